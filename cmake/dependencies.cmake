@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+find_package(LibTorch 2.11 REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(fmt REQUIRED)
+find_package(yaml-cpp REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(ZLIB REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(NETCDF REQUIRED IMPORTED_TARGET netcdf)
+find_path(MAGICS_INCLUDE_DIR magics_api.h PATHS /usr/include/magics REQUIRED)
+find_library(MAGICS_LIBRARY MagPlus REQUIRED)

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+find_package(GTest REQUIRED)
+
+# halcyon_test(NAME x SOURCES a.cpp b.cpp [LABELS large]): one executable test_x, one ctest entry.
+# Counts come from the JSON file that googletest writes for each (tools/run_tests.py).
+function(halcyon_test)
+  cmake_parse_arguments(T "" "NAME" "SOURCES;LABELS;LIBS" ${ARGN})
+  add_executable(test_${T_NAME} ${T_SOURCES})
+  target_link_libraries(test_${T_NAME} PRIVATE halcyon halcyon_options GTest::gtest_main ${T_LIBS})
+  target_include_directories(test_${T_NAME} PRIVATE ${CMAKE_SOURCE_DIR})
+  target_compile_definitions(test_${T_NAME} PRIVATE HALCYON_SHARED_DIR="${HALCYON_SHARED_DIR}"
+    HALCYON_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  target_precompile_headers(test_${T_NAME} REUSE_FROM halcyon_pch)
+  add_test(NAME ${T_NAME} COMMAND test_${T_NAME}
+    --gtest_output=json:${CMAKE_BINARY_DIR}/test-results/${T_NAME}.json)
+  set_tests_properties(${T_NAME} PROPERTIES LABELS "${T_LABELS}" TIMEOUT 900)
+endfunction()
