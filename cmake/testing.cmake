@@ -6,10 +6,7 @@ find_package(GTest REQUIRED)
 function(halcyon_test)
   cmake_parse_arguments(T "" "NAME" "SOURCES;LABELS;LIBS" ${ARGN})
   add_executable(test_${T_NAME} ${T_SOURCES})
-  target_link_libraries(test_${T_NAME} PRIVATE halcyon halcyon_options GTest::gtest_main ${T_LIBS})
-  target_include_directories(test_${T_NAME} PRIVATE ${CMAKE_SOURCE_DIR})
-  target_compile_definitions(test_${T_NAME} PRIVATE HALCYON_SHARED_DIR="${HALCYON_SHARED_DIR}"
-    HALCYON_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  target_link_libraries(test_${T_NAME} PRIVATE halcyon halcyon_options halcyon_test_support GTest::gtest_main ${T_LIBS})
   target_precompile_headers(test_${T_NAME} REUSE_FROM halcyon_pch)
   add_test(NAME ${T_NAME} COMMAND test_${T_NAME}
     --gtest_output=json:${CMAKE_BINARY_DIR}/test-results/${T_NAME}.json)

@@ -8,7 +8,8 @@ void throw_error(ErrorKind kind, std::string_view operation, std::string_view wh
 }
 
 void throw_bug(const char* file, int line, const char* condition) {
-  throw Bug(fmt::format("internal error, please report it: {}:{}: {} does not hold", file, line, condition));
+  throw Bug(fmt::format("internal error, please report it: {}:{}: {} does not hold", file, line,
+                        condition));
 }
 
 }  // namespace halcyon

@@ -9,7 +9,8 @@
 
 namespace halcyon {
 
-// What went wrong, from the user's side; the command line turns it into its exit code (docs/errors.md).
+// What went wrong, from the user's side; the command line turns it into its exit code
+// (docs/errors.md).
 enum class ErrorKind {
   argument,       // a function was called with something it cannot take (Python: ValueError)
   configuration,  // a run's YAML is wrong
@@ -43,12 +44,13 @@ class Bug : public std::logic_error {
 // HALCYON_CHECK(x.dim() == 3, "modulate", "expected x of rank 3 or 4, got rank {}", x.dim());
 #define HALCYON_CHECK(condition, operation, ...) \
   HALCYON_CHECK_KIND(condition, argument, operation, __VA_ARGS__)
-#define HALCYON_CHECK_KIND(condition, kind, operation, ...)                              \
-  do {                                                                                   \
-    if (!(condition)) [[unlikely]]                                                       \
+#define HALCYON_CHECK_KIND(condition, kind, operation, ...)                                      \
+  do {                                                                                           \
+    if (!(condition)) [[unlikely]]                                                               \
       ::halcyon::throw_error(::halcyon::ErrorKind::kind, operation, ::fmt::format(__VA_ARGS__)); \
   } while (false)
-#define HALCYON_ASSERT(condition)                                              \
-  do {                                                                         \
-    if (!(condition)) [[unlikely]] ::halcyon::throw_bug(__FILE__, __LINE__, #condition); \
+#define HALCYON_ASSERT(condition)                           \
+  do {                                                      \
+    if (!(condition)) [[unlikely]]                          \
+      ::halcyon::throw_bug(__FILE__, __LINE__, #condition); \
   } while (false)

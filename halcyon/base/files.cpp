@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "halcyon/base/files.h"
+
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include "halcyon/base/error.h"
+
+namespace halcyon {
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Descriptor {
+  explicit Descriptor(int value) : fd(value) {}
+  ~Descriptor() {
+    if (fd >= 0) ::close(fd);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int fd;
+};
+
+// Write-back errors (a full disk) may show only here.
+void flush_to_disk(const fs::path& path) {
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  HALCYON_CHECK_KIND(file.fd >= 0 && ::fsync(file.fd) == 0, output, "write", "{}: {}",
+                     path.string(), std::strerror(errno));
+}
+
+fs::path temporary_name(const fs::path& path) {
+  static std::atomic<unsigned> serial{0};
+  fs::path name = path;
+  name += fmt::format(".{}-{}.tmp", ::getpid(), serial++);
+  return name;
+}
+
+}  // namespace
+
+MappedFile::MappedFile(const fs::path& path) : path_(path) {
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  HALCYON_CHECK_KIND(file.fd >= 0, input, "open", "{}: {}", path.string(), std::strerror(errno));
+  struct stat status {};
+  HALCYON_CHECK_KIND(::fstat(file.fd, &status) == 0 && S_ISREG(status.st_mode), input, "open",
+                     "{}: expected a regular file", path.string());
+  size_ = static_cast<std::size_t>(status.st_size);
+  if (size_ == 0) return;
+  void* address =
+      ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file.fd, 0);
+  HALCYON_CHECK_KIND(address != MAP_FAILED, input, "open", "{}: cannot map it: {}", path.string(),
+                     std::strerror(errno));
+  data_ = static_cast<std::byte*>(address);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(data_, size_);
+}
+
+void write_atomically(const fs::path& path, const std::function<void(const fs::path&)>& write) {
+  const fs::path temporary = temporary_name(path);
+  try {
+    write(temporary);
+    flush_to_disk(temporary);
+    fs::rename(temporary, path);
+  } catch (const Error&) {
+    std::error_code ignored;
+    fs::remove(temporary, ignored);
+    throw;
+  } catch (const std::exception& e) {
+    std::error_code ignored;
+    fs::remove(temporary, ignored);
+    throw Error(ErrorKind::output, fmt::format("[write] {}: {}", path.string(), e.what()));
+  }
+}
+
+void write_text(const fs::path& path, std::string_view text) {
+  write_atomically(path, [&](const fs::path& temporary) {
+    std::ofstream out(temporary, std::ios::binary);
+    out.write(text.data(), static_cast<std::streamsize>(text.size()));
+    out.close();
+    HALCYON_CHECK_KIND(!out.fail(), output, "write", "{}: {}", path.string(), std::strerror(errno));
+  });
+}
+
+std::string read_text(const fs::path& path, std::size_t limit) {
+  const MappedFile file(path);
+  HALCYON_CHECK_KIND(file.bytes().size() <= limit, input, "read",
+                     "{}: expected at most {} bytes, got {}", path.string(), limit,
+                     file.bytes().size());
+  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
+}
+
+std::string sha256_of_file(const fs::path& path) {
+  const MappedFile file(path);
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  unsigned length = 0;
+  HALCYON_ASSERT(EVP_Digest(file.bytes().data(), file.bytes().size(), digest.data(), &length,
+                            EVP_sha256(), nullptr) == 1);
+  std::string text;
+  for (unsigned i = 0; i < length; ++i) text += fmt::format("{:02x}", digest[i]);
+  return text;
+}
+
+}  // namespace halcyon

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+
+namespace halcyon {
+
+// A whole file in memory, mapped private: pages come when they are read, writes never reach the
+// file.
+class MappedFile {
+ public:
+  // Throws Error(input) naming the file when it cannot be opened, is not a regular file or cannot
+  // be mapped.
+  explicit MappedFile(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::span<std::byte> bytes() const { return {data_, size_}; }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+  std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+// Calls write(temporary path in the same folder), flushes the file to disk and renames it to path,
+// so that path holds either the old content or the whole new one. On any failure the temporary file
+// is removed and Error(output) is thrown (an Error from write() passes through).
+void write_atomically(const std::filesystem::path& path,
+                      const std::function<void(const std::filesystem::path&)>& write);
+
+// The content as given, atomically.
+void write_text(const std::filesystem::path& path, std::string_view text);
+
+// Throws Error(input) when the file is unreadable or larger than limit bytes.
+std::string read_text(const std::filesystem::path& path, std::size_t limit = std::size_t{1} << 30);
+
+// Lower-case hexadecimal SHA-256 of the file (FIPS 180-4).
+std::string sha256_of_file(const std::filesystem::path& path);
+
+}  // namespace halcyon
