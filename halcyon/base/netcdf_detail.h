@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <mutex>
+#include <span>
+
+// For the sources of netcdf.h only.
+namespace halcyon::netcdf_detail {
+
+// The one lock around netcdf-c and HDF5.
+std::recursive_mutex& library_lock();
+
+// Throws Error(input) unless the bytes begin like a NetCDF file; a classic file's header is checked
+// as below.
+void check_magic(std::span<const std::byte> file, const std::filesystem::path& name);
+
+// Throws Error(input) unless the classic file's header is whole and every variable that it
+// announces lies inside the file: netcdf-c pads a truncated file with zeros.
+void check_classic_header(std::span<const std::byte> file, const std::filesystem::path& name);
+
+}  // namespace halcyon::netcdf_detail

@@ -1,0 +1,439 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <netcdf.h>
+#include <netcdf_mem.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "halcyon/base/error.h"
+#include "halcyon/base/files.h"
+#include "halcyon/base/gzip.h"
+#include "halcyon/base/netcdf.h"
+#include "halcyon/base/netcdf_detail.h"
+
+namespace halcyon {
+namespace {
+
+using Lock = std::lock_guard<std::recursive_mutex>;
+
+void check(int status, const std::filesystem::path& path, std::string_view what) {
+  HALCYON_CHECK_KIND(status == NC_NOERR, input, "NetCDF", "{}: {}: {}", path.string(), what,
+                     nc_strerror(status));
+}
+
+std::pair<NetcdfKind, at::ScalarType> kind_of(nc_type type) {
+  switch (type) {
+    case NC_BYTE:
+      return {NetcdfKind::number, at::kChar};
+    case NC_UBYTE:
+      return {NetcdfKind::number, at::kByte};
+    case NC_SHORT:
+      return {NetcdfKind::number, at::kShort};
+    case NC_USHORT:
+    case NC_INT:
+      return {NetcdfKind::number, at::kInt};
+    case NC_UINT:
+    case NC_INT64:
+    case NC_UINT64:
+      return {NetcdfKind::number, at::kLong};
+    case NC_FLOAT:
+      return {NetcdfKind::number, at::kFloat};
+    case NC_DOUBLE:
+      return {NetcdfKind::number, at::kDouble};
+    case NC_CHAR:
+      return {NetcdfKind::text, at::kByte};
+    case NC_STRING:
+      return {NetcdfKind::string, at::kByte};
+    default:
+      return {NetcdfKind::unsupported, at::kByte};
+  }
+}
+
+// NC_FILL_* of the stored type; bytes have none.
+std::optional<double> default_fill(nc_type type) {
+  switch (type) {
+    case NC_SHORT:
+      return NC_FILL_SHORT;
+    case NC_USHORT:
+      return NC_FILL_USHORT;
+    case NC_INT:
+      return NC_FILL_INT;
+    case NC_UINT:
+      return NC_FILL_UINT;
+    case NC_INT64:
+      return static_cast<double>(NC_FILL_INT64);
+    case NC_UINT64:
+      return static_cast<double>(NC_FILL_UINT64);
+    case NC_FLOAT:
+      return NC_FILL_FLOAT;
+    case NC_DOUBLE:
+      return NC_FILL_DOUBLE;
+    default:
+      return std::nullopt;
+  }
+}
+
+int get(int file, int id, const std::size_t* start, const std::size_t* count, at::Tensor& out) {
+  void* data = out.data_ptr();
+  switch (out.scalar_type()) {
+    case at::kChar:
+      return nc_get_vara_schar(file, id, start, count, static_cast<signed char*>(data));
+    case at::kByte:
+      return nc_get_vara_uchar(file, id, start, count, static_cast<unsigned char*>(data));
+    case at::kShort:
+      return nc_get_vara_short(file, id, start, count, static_cast<short*>(data));
+    case at::kInt:
+      return nc_get_vara_int(file, id, start, count, static_cast<int*>(data));
+    case at::kLong:
+      return nc_get_vara_longlong(file, id, start, count, static_cast<long long*>(data));
+    case at::kFloat:
+      return nc_get_vara_float(file, id, start, count, static_cast<float*>(data));
+    default:
+      return nc_get_vara_double(file, id, start, count, static_cast<double*>(data));
+  }
+}
+
+std::string trimmed(const char* text, std::size_t size) {
+  size = static_cast<std::size_t>(std::find(text, text + size, '\0') - text);
+  while (size > 0 && text[size - 1] == ' ') --size;
+  return {text, size};
+}
+
+struct Decoding {
+  std::vector<double> missing;
+  double low = -std::numeric_limits<double>::infinity();
+  double high = std::numeric_limits<double>::infinity();
+  double scale = 1, offset = 0;
+
+  double operator()(double stored) const {
+    if (!(stored >= low && stored <= high)) return NAN;
+    for (const double m : missing) {
+      if (stored == m) return NAN;
+    }
+    return stored * scale + offset;
+  }
+};
+
+template <typename In, typename Out>
+void decode(const at::Tensor& stored, at::Tensor& out, const Decoding& rule) {
+  const In* from = stored.const_data_ptr<In>();
+  Out* to = out.mutable_data_ptr<Out>();
+  at::parallel_for(0, stored.numel(), 1 << 15, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      to[i] = static_cast<Out>(rule(static_cast<double>(from[i])));
+  });
+}
+
+}  // namespace
+
+namespace netcdf_detail {
+std::recursive_mutex& library_lock() {
+  static std::recursive_mutex lock;
+  return lock;
+}
+}  // namespace netcdf_detail
+
+int64_t NetcdfVariable::size() const {
+  int64_t product = 1;
+  for (const auto extent : shape) product *= extent;
+  return product;
+}
+
+NetcdfReader::NetcdfReader(const std::filesystem::path& path) : path_(path) {
+  {
+    const MappedFile file(path);
+    if (is_gzip(file.bytes())) {
+      bytes_ = gunzip(file.bytes(), path);
+    } else {
+      netcdf_detail::check_magic(file.bytes(), path);
+      file_size_ = file.bytes().size();
+    }
+  }
+  open();
+}
+
+NetcdfReader::NetcdfReader(std::vector<std::byte> bytes, const std::filesystem::path& name)
+    : path_(name), bytes_(std::move(bytes)) {
+  if (is_gzip(bytes_)) bytes_ = gunzip(bytes_, name);
+  open();
+}
+
+NetcdfReader::~NetcdfReader() {
+  const Lock lock(netcdf_detail::library_lock());
+  if (id_ >= 0) nc_close(id_);
+}
+
+void NetcdfReader::open() {
+  const Lock lock(netcdf_detail::library_lock());
+  if (file_size_ == 0) {
+    netcdf_detail::check_magic(bytes_, path_);
+    file_size_ = bytes_.size();
+    check(nc_open_mem(path_.c_str(), NC_NOWRITE, bytes_.size(), bytes_.data(), &id_), path_,
+          "cannot be opened");
+  } else {
+    // absolute: netcdf-c would take a relative path that looks like a URL for one
+    check(nc_open(std::filesystem::absolute(path_).c_str(), NC_NOWRITE, &id_), path_,
+          "cannot be opened");
+  }
+  try {
+    list();
+  } catch (...) {
+    nc_close(id_);
+    id_ = -1;
+    throw;
+  }
+}
+
+void NetcdfReader::list() {
+  int dims = 0, unlimited = 0, vars = 0;
+  check(nc_inq_dimids(id_, &dims, nullptr, 0), path_, "dimensions");
+  std::vector<int> ids(static_cast<std::size_t>(dims));
+  check(nc_inq_dimids(id_, &dims, ids.data(), 0), path_, "dimensions");
+  check(nc_inq_unlimdims(id_, &unlimited, nullptr), path_, "dimensions");
+  std::vector<int> growing(static_cast<std::size_t>(unlimited));
+  check(nc_inq_unlimdims(id_, &unlimited, growing.data()), path_, "dimensions");
+  char name[NC_MAX_NAME + 1];
+  for (const int id : ids) {
+    std::size_t size = 0;
+    check(nc_inq_dim(id_, id, name, &size), path_, "dimensions");
+    dimensions_.push_back({name, static_cast<int64_t>(size),
+                           std::find(growing.begin(), growing.end(), id) != growing.end()});
+  }
+  check(nc_inq_nvars(id_, &vars), path_, "variables");
+  for (int id = 0; id < vars; ++id) {
+    nc_type type = NC_NAT;
+    int rank = 0;
+    check(nc_inq_var(id_, id, name, &type, &rank, nullptr, nullptr), path_, "variables");
+    std::vector<int> of(static_cast<std::size_t>(rank));
+    check(nc_inq_vardimid(id_, id, of.data()), path_, "variables");
+    NetcdfVariable variable;
+    variable.name = name;
+    std::tie(variable.kind, variable.dtype) = kind_of(type);
+    int64_t elements = 1;
+    for (const int dim : of) {
+      std::size_t size = 0;
+      check(nc_inq_dim(id_, dim, name, &size), path_, "dimensions");
+      variable.dimensions.emplace_back(name);
+      variable.shape.push_back(static_cast<int64_t>(size));
+      HALCYON_CHECK_KIND(
+          size <= (std::size_t{1} << 62) &&
+              !__builtin_mul_overflow(elements, static_cast<int64_t>(size), &elements),
+          input, "NetCDF", "{}: impossible size of variable {}", path_.string(), variable.name);
+    }
+    variables_.push_back(std::move(variable));
+  }
+}
+
+bool NetcdfReader::has(std::string_view name) const {
+  return std::any_of(variables_.begin(), variables_.end(),
+                     [&](const auto& v) { return v.name == name; });
+}
+
+bool NetcdfReader::has_dimension(std::string_view name) const {
+  return std::any_of(dimensions_.begin(), dimensions_.end(),
+                     [&](const auto& d) { return d.name == name; });
+}
+
+int NetcdfReader::id_of(std::string_view name) const {
+  if (name.empty()) return NC_GLOBAL;
+  const auto found = std::find_if(variables_.begin(), variables_.end(),
+                                  [&](const auto& v) { return v.name == name; });
+  if (found == variables_.end()) {
+    std::string names;
+    for (const auto& v : variables_) names += (names.empty() ? "" : ", ") + v.name;
+    throw_error(ErrorKind::input, "NetCDF",
+                fmt::format("{}: no variable {}; it has {}", path_.string(), name, names));
+  }
+  return static_cast<int>(found - variables_.begin());
+}
+
+const NetcdfVariable& NetcdfReader::variable(std::string_view name) const {
+  HALCYON_CHECK(!name.empty(), "NetCDF", "expected the name of a variable, got none");
+  return variables_[static_cast<std::size_t>(id_of(name))];
+}
+
+int64_t NetcdfReader::dimension(std::string_view name) const {
+  for (const auto& d : dimensions_) {
+    if (d.name == name) return d.size;
+  }
+  throw_error(ErrorKind::input, "NetCDF", fmt::format("{}: no dimension {}", path_.string(), name));
+}
+
+std::optional<std::string> NetcdfReader::text(std::string_view name,
+                                              std::string_view attribute) const {
+  const Lock lock(netcdf_detail::library_lock());
+  const int id = id_of(name);
+  const std::string key(attribute);
+  nc_type type = NC_NAT;
+  std::size_t size = 0;
+  if (nc_inq_att(id_, id, key.c_str(), &type, &size) != NC_NOERR) return std::nullopt;
+  if (type == NC_CHAR) {
+    std::string value(size, '\0');
+    check(nc_get_att_text(id_, id, key.c_str(), value.data()), path_, key);
+    return trimmed(value.data(), value.size());
+  }
+  if (type != NC_STRING || size != 1) return std::nullopt;
+  char* value = nullptr;
+  check(nc_get_att_string(id_, id, key.c_str(), &value), path_, key);
+  std::string copy(value ? value : "");
+  nc_free_string(1, &value);
+  return copy;
+}
+
+std::optional<std::vector<double>> NetcdfReader::numbers(std::string_view name,
+                                                         std::string_view attribute) const {
+  const Lock lock(netcdf_detail::library_lock());
+  const int id = id_of(name);
+  const std::string key(attribute);
+  nc_type type = NC_NAT;
+  std::size_t size = 0;
+  if (nc_inq_att(id_, id, key.c_str(), &type, &size) != NC_NOERR) return std::nullopt;
+  if (kind_of(type).first != NetcdfKind::number) return std::nullopt;
+  std::vector<double> values(size);
+  check(nc_get_att_double(id_, id, key.c_str(), values.data()), path_, key);
+  return values;
+}
+
+std::map<std::string, std::string> NetcdfReader::texts(std::string_view name) const {
+  const Lock lock(netcdf_detail::library_lock());
+  const int id = id_of(name);
+  int count = 0;
+  check(nc_inq_varnatts(id_, id, &count), path_, "attributes");
+  std::map<std::string, std::string> all;
+  char key[NC_MAX_NAME + 1];
+  for (int i = 0; i < count; ++i) {
+    check(nc_inq_attname(id_, id, i, key), path_, "attributes");
+    if (auto value = text(name, key)) all.emplace(key, std::move(*value));
+  }
+  return all;
+}
+
+void NetcdfReader::check_size(const NetcdfVariable& info, const std::vector<int64_t>& count,
+                              int64_t item) const {
+  // deflate packs 1032 bytes into one at most, so nothing larger was ever written to this file
+  const auto most = static_cast<int64_t>(file_size_) * 1100 + (int64_t{1} << 26);
+  int64_t bytes = item;
+  for (const auto extent : count) {
+    HALCYON_CHECK_KIND(!__builtin_mul_overflow(bytes, extent, &bytes) && bytes <= most, input,
+                       "NetCDF", "{}: variable {} announces more than a file of {} bytes can hold",
+                       path_.string(), info.name, file_size_);
+  }
+}
+
+at::Tensor NetcdfReader::read(std::string_view name) const {
+  const auto& info = variable(name);
+  return read(name, std::vector<int64_t>(info.shape.size(), 0), info.shape);
+}
+
+at::Tensor NetcdfReader::read(std::string_view name, const std::vector<int64_t>& start,
+                              const std::vector<int64_t>& count) const {
+  const Lock lock(netcdf_detail::library_lock());
+  const auto& info = variable(name);
+  HALCYON_CHECK_KIND(info.kind == NetcdfKind::number, input, "NetCDF",
+                     "{}: expected numbers in variable {}", path_.string(), name);
+  HALCYON_CHECK(start.size() == info.shape.size() && count.size() == info.shape.size(), "NetCDF",
+                "expected start and count of rank {} for {}, got {} and {}", info.shape.size(),
+                name, start.size(), count.size());
+  for (std::size_t d = 0; d < start.size(); ++d) {
+    HALCYON_CHECK(start[d] >= 0 && count[d] >= 0 && start[d] <= info.shape[d] &&
+                      count[d] <= info.shape[d] - start[d],
+                  "NetCDF", "expected a part of {} within {} along {}, got {} from {}", name,
+                  info.shape[d], info.dimensions[d], count[d], start[d]);
+  }
+  check_size(info, count, static_cast<int64_t>(c10::elementSize(info.dtype)));
+  auto out = at::empty(count, info.dtype);
+  if (out.numel() == 0) return out;
+  const std::vector<std::size_t> from(start.begin(), start.end()),
+      extent(count.begin(), count.end());
+  check(get(id_, id_of(name), from.data(), extent.data(), out), path_,
+        fmt::format("cannot read {}", name));
+  return out;
+}
+
+std::vector<double> NetcdfReader::missing_values(std::string_view name,
+                                                 const NetcdfVariable& info) const {
+  std::vector<double> missing;
+  const auto fill = numbers(name, "_FillValue");
+  if (fill) missing = *fill;
+  if (const auto more = numbers(name, "missing_value"))
+    missing.insert(missing.end(), more->begin(), more->end());
+  nc_type type = NC_NAT;
+  check(nc_inq_vartype(id_, id_of(name), &type), path_, info.name);
+  if (const auto standard = default_fill(type); standard && !fill) missing.push_back(*standard);
+  return missing;
+}
+
+at::Tensor NetcdfReader::read_physical(std::string_view name, at::ScalarType dtype) const {
+  const auto& info = variable(name);
+  return read_physical(name, dtype, std::vector<int64_t>(info.shape.size(), 0), info.shape);
+}
+
+at::Tensor NetcdfReader::read_physical(std::string_view name, at::ScalarType dtype,
+                                       const std::vector<int64_t>& start,
+                                       const std::vector<int64_t>& count) const {
+  HALCYON_CHECK(dtype == at::kFloat || dtype == at::kDouble, "NetCDF",
+                "expected float32 or float64, got {}", c10::toString(dtype));
+  const Lock lock(netcdf_detail::library_lock());
+  const auto stored = read(name, start, count);
+  Decoding rule;
+  rule.missing = missing_values(name, variable(name));
+  const auto first = [&](const char* attribute, std::size_t i) -> std::optional<double> {
+    const auto values = numbers(name, attribute);
+    if (!values || values->size() <= i || std::isnan((*values)[i])) return std::nullopt;
+    return (*values)[i];
+  };
+  rule.low = std::max(first("valid_min", 0).value_or(rule.low),
+                      first("valid_range", 0).value_or(rule.low));
+  rule.high = std::min(first("valid_max", 0).value_or(rule.high),
+                       first("valid_range", 1).value_or(rule.high));
+  rule.scale = first("scale_factor", 0).value_or(1);
+  rule.offset = first("add_offset", 0).value_or(0);
+  auto out = at::empty(stored.sizes(), dtype);
+  AT_DISPATCH_ALL_TYPES(stored.scalar_type(), "read_physical", [&] {
+    if (dtype == at::kFloat) {
+      decode<scalar_t, float>(stored, out, rule);
+    } else {
+      decode<scalar_t, double>(stored, out, rule);
+    }
+  });
+  return out;
+}
+
+std::vector<std::string> NetcdfReader::read_strings(std::string_view name, bool characters) const {
+  const Lock lock(netcdf_detail::library_lock());
+  const auto& info = variable(name);
+  HALCYON_CHECK_KIND(info.kind == NetcdfKind::text || info.kind == NetcdfKind::string, input,
+                     "NetCDF", "{}: expected text in variable {}", path_.string(), name);
+  const auto elements = static_cast<std::size_t>(info.size());
+  const auto what = fmt::format("cannot read {}", name);
+  const std::vector<std::size_t> start(info.shape.size() + 1, 0);
+  std::vector<std::size_t> count(info.shape.begin(), info.shape.end());
+  count.push_back(0);  // never empty, for data()
+  std::vector<std::string> out;
+  if (info.kind == NetcdfKind::string) {
+    check_size(info, info.shape, sizeof(char*));
+    std::vector<char*> values(elements, nullptr);
+    if (elements == 0) return out;
+    check(nc_get_vara_string(id_, id_of(name), start.data(), count.data(), values.data()), path_,
+          what);
+    for (const char* value : values) out.emplace_back(value ? value : "");
+    nc_free_string(values.size(), values.data());
+    return out;
+  }
+  check_size(info, info.shape, 1);
+  std::string all(elements, '\0');
+  if (elements == 0) return out;
+  check(nc_get_vara_text(id_, id_of(name), start.data(), count.data(), all.data()), path_, what);
+  const std::size_t width = characters           ? 1
+                            : info.shape.empty() ? 1
+                                                 : static_cast<std::size_t>(info.shape.back());
+  for (std::size_t at = 0; at < all.size(); at += width) out.push_back(trimmed(&all[at], width));
+  return out;
+}
+
+}  // namespace halcyon
