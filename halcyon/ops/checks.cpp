@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "halcyon/ops/checks.h"
+
+#include <fmt/ranges.h>
+
+namespace halcyon {
+
+std::string describe(const at::Tensor& t) {
+  if (!t.defined()) return "no tensor";
+  return fmt::format("({}) {}", fmt::join(t.sizes(), ", "), c10::toString(t.scalar_type()));
+}
+
+void check_floating(const at::Tensor& t, int64_t rank, const char* operation, const char* name) {
+  HALCYON_CHECK(t.defined() && t.dim() == rank && at::isFloatingType(t.scalar_type()), operation,
+                "expected {} of rank {} and a floating type, got {}", name, rank, describe(t));
+}
+
+void check_index(const at::Tensor& t, int64_t length, const char* operation, const char* name) {
+  HALCYON_CHECK(t.defined() && t.dim() == 1 && is_index(t), operation,
+                "expected {} of rank 1 in int32 or int64, got {}", name, describe(t));
+  HALCYON_CHECK(length < 0 || t.size(0) == length, operation, "expected {} of length {}, got {}",
+                name, length, t.size(0));
+}
+
+void check_device(const at::Tensor& t, const at::Tensor& reference, const char* operation,
+                  const char* name) {
+  HALCYON_CHECK(t.device() == reference.device(), operation, "expected {} on {}, got {}", name,
+                reference.device().str(), t.device().str());
+}
+
+}  // namespace halcyon

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "halcyon/ops/pixel_attention/offsets.h"
+
+#include <ATen/ATen.h>
+
+#include "halcyon/ops/checks.h"
+
+namespace halcyon {
+
+at::Tensor host_offsets(const at::Tensor& cu_seqlens, const char* operation) {
+  check_index(cu_seqlens, -1, operation, "cu_seqlens_k");
+  HALCYON_CHECK(cu_seqlens.size(0) >= 1, operation,
+                "expected cu_seqlens_k with one entry more than there are pixels, got none");
+  auto offsets = cu_seqlens.to(at::kCPU, at::kLong).contiguous();
+  const int64_t* offset = offsets.const_data_ptr<int64_t>();
+  HALCYON_CHECK(offset[0] == 0, operation, "expected cu_seqlens_k to begin with 0, got {}",
+                offset[0]);
+  for (int64_t i = 1; i < offsets.size(0); ++i) {
+    HALCYON_CHECK(offset[i] >= offset[i - 1], operation,
+                  "expected cu_seqlens_k to ascend, got {} after {} at {}", offset[i],
+                  offset[i - 1], i);
+  }
+  return offsets;
+}
+
+}  // namespace halcyon
