@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
+
+#include "halcyon/sphere/healpix_pixel.h"
+
+namespace halcyon::healpix::detail {
+
+// Where 1 - |z| falls below this, the formulas in z lose the last pixels of level 29 (half of the
+// digits of 1 - cos t are gone at t = 1e-8); float64 goes by the half angle there.
+inline constexpr double kNearPole = 1e-6;
+
+// v mod 360 in [0, 360], as IEEE fmod would give it.
+template <class T>
+T wrap_degrees(T v) {
+  if (v >= 0 && v < 360) return v;
+  v = std::fmod(v, T(360));
+  return v < 0 ? v + 360 : v;
+}
+
+// v mod q for 0 <= v < 8q, exact like fmod (each difference is representable) but without its cost.
+template <class T>
+T wrap_octant(T v, T q) {
+  if (v >= 4 * q) v -= 4 * q;
+  if (v >= 2 * q) v -= 2 * q;
+  return v >= q ? v - q : v;
+}
+
+// A point in the plane of the projection, turned so that faces are unit squares (see
+// face_of_block).
+template <class T>
+struct TurnedPoint {
+  T x, y;
+
+  int64_t face() const {
+    const auto bx = std::clamp<int64_t>(static_cast<int64_t>(std::floor(x)), 0, 4);
+    const auto by = std::clamp<int64_t>(static_cast<int64_t>(std::floor(-y)), 0, 4);
+    return face_of_block(bx, by);
+  }
+};
+
+// (lon, lat) in degrees, z = cos(radians(90 - lat)). Every operation is in T and in the order in
+// which the HealDA datapipe has it: float32 answers near a border depend on it.
+template <class T>
+TurnedPoint<T> project(T lon, T lat, T z) {
+  constexpr T kQuarter = T(M_PI / 4), kEighths = T(3 * M_PI / 8), kRight = T(M_PI / 2);
+  constexpr T kRadians = T(M_PI / 180), kCap = T(2.0 / 3.0);
+  const T phi = wrap_degrees(lon) * kRadians, height = std::abs(z);
+  T xs = phi, ys = kEighths * z;
+  if (height > kCap) {
+    T from_pole = std::sqrt(3 * (1 - height));
+    if constexpr (std::is_same_v<T, double>) {
+      if (1 - height < kNearPole) {
+        from_pole = std::sqrt(6.0) * std::sin((90 - std::abs(lat)) * (kRadians / 2));
+      }
+    }
+    const T sigma = 2 - from_pole;
+    ys = kQuarter * (z < 0 ? -sigma : sigma);
+    xs = phi - (std::abs(sigma) - 1) * (wrap_octant(phi, kRight) - kQuarter);
+  }
+  const T u = xs / kQuarter, w = ys / kQuarter;
+  return {(u + w + 1) / 2, (w - u - 1) / 2};
+}
+
+// The datapipe's pixel: the place inside the face is what is left of x and y modulo one. On a
+// face's outer border, where that is zero instead of one, it names a pixel at the opposite border.
+template <class T>
+FacePixel datapipe_pixel(int level, const TurnedPoint<T>& p) {
+  const int64_t n = int64_t{1} << level;
+  // a tiny negative number's remainder rounds up to one
+  const auto inside = [n](T v) {
+    return std::min<int64_t>(static_cast<int64_t>((v - std::floor(v)) * static_cast<T>(n)), n - 1);
+  };
+  return {p.face(), inside(p.x), inside(p.y)};
+}
+
+}  // namespace halcyon::healpix::detail
