@@ -38,7 +38,8 @@ struct NetcdfVariable {
 
 // A file open for reading. Every failure is Error(input) that names the file and the reason:
 // missing, truncated, corrupt, sizes that the file cannot hold, a name that is not there (with the
-// names that are).
+// names that are). A NetCDF-4 file is first read by a forked child, as a corrupt one can crash
+// HDF5.
 class NetcdfReader {
  public:
   // A gzipped file is unpacked into memory first.
@@ -83,7 +84,8 @@ class NetcdfReader {
   std::vector<std::string> read_strings(std::string_view variable, bool characters = false) const;
 
  private:
-  void open();
+  void open(const std::function<int(int*)>& library_open, bool hdf5);
+  void open_memory();
   void list();
   void check_size(const NetcdfVariable& variable, const std::vector<int64_t>& count,
                   int64_t item) const;

@@ -164,15 +164,16 @@ class Header {
 
 }  // namespace
 
-void check_magic(std::span<const std::byte> file, const std::filesystem::path& name) {
+bool check_magic(std::span<const std::byte> file, const std::filesystem::path& name) {
   constexpr std::string_view hdf5 = "\x89HDF\r\n\x1a\n";
   const std::string_view head(reinterpret_cast<const char*>(file.data()),
                               std::min<std::size_t>(file.size(), hdf5.size()));
-  if (head == hdf5) return;
+  if (head == hdf5) return true;
   const bool classic =
       head.size() >= 4 && head.starts_with("CDF") && (head[3] == 1 || head[3] == 2 || head[3] == 5);
   HALCYON_CHECK_KIND(classic, input, "NetCDF", "{}: not a NetCDF file", name.string());
   check_classic_header(file, name);
+  return false;
 }
 
 void check_classic_header(std::span<const std::byte> file, const std::filesystem::path& name) {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <functional>
 #include <mutex>
 #include <span>
 
@@ -13,11 +14,16 @@ namespace halcyon::netcdf_detail {
 std::recursive_mutex& library_lock();
 
 // Throws Error(input) unless the bytes begin like a NetCDF file; a classic file's header is checked
-// as below.
-void check_magic(std::span<const std::byte> file, const std::filesystem::path& name);
+// as below. True for a NetCDF-4 (HDF5) file.
+bool check_magic(std::span<const std::byte> file, const std::filesystem::path& name);
 
 // Throws Error(input) unless the classic file's header is whole and every variable that it
 // announces lies inside the file: netcdf-c pads a truncated file with zeros.
 void check_classic_header(std::span<const std::byte> file, const std::filesystem::path& name);
+
+// HDF5 1.10 follows unchecked offsets of a corrupt file's heap to a crash or an endless loop. So a
+// child process reads such a file first, open() being nc_open or nc_open_mem; Error(input) when it
+// does not come back. Called with the library's lock held.
+void check_hdf5(const std::function<int(int*)>& open, const std::filesystem::path& name);
 
 }  // namespace halcyon::netcdf_detail

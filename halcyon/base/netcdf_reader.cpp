@@ -145,22 +145,29 @@ int64_t NetcdfVariable::size() const {
 }
 
 NetcdfReader::NetcdfReader(const std::filesystem::path& path) : path_(path) {
+  bool hdf5 = false;
   {
     const MappedFile file(path);
     if (is_gzip(file.bytes())) {
       bytes_ = gunzip(file.bytes(), path);
     } else {
-      netcdf_detail::check_magic(file.bytes(), path);
+      hdf5 = netcdf_detail::check_magic(file.bytes(), path);
       file_size_ = file.bytes().size();
     }
   }
-  open();
+  // absolute: netcdf-c would take a relative path that looks like a URL for one
+  const auto absolute = std::filesystem::absolute(path);
+  if (bytes_.empty()) {
+    open([&](int* id) { return nc_open(absolute.c_str(), NC_NOWRITE, id); }, hdf5);
+  } else {
+    open_memory();
+  }
 }
 
 NetcdfReader::NetcdfReader(std::vector<std::byte> bytes, const std::filesystem::path& name)
     : path_(name), bytes_(std::move(bytes)) {
   if (is_gzip(bytes_)) bytes_ = gunzip(bytes_, name);
-  open();
+  open_memory();
 }
 
 NetcdfReader::~NetcdfReader() {
@@ -168,18 +175,20 @@ NetcdfReader::~NetcdfReader() {
   if (id_ >= 0) nc_close(id_);
 }
 
-void NetcdfReader::open() {
+void NetcdfReader::open_memory() {
+  const bool hdf5 = netcdf_detail::check_magic(bytes_, path_);
+  file_size_ = bytes_.size();
+  open(
+      [this](int* id) {
+        return nc_open_mem(path_.c_str(), NC_NOWRITE, bytes_.size(), bytes_.data(), id);
+      },
+      hdf5);
+}
+
+void NetcdfReader::open(const std::function<int(int*)>& library_open, bool hdf5) {
   const Lock lock(netcdf_detail::library_lock());
-  if (file_size_ == 0) {
-    netcdf_detail::check_magic(bytes_, path_);
-    file_size_ = bytes_.size();
-    check(nc_open_mem(path_.c_str(), NC_NOWRITE, bytes_.size(), bytes_.data(), &id_), path_,
-          "cannot be opened");
-  } else {
-    // absolute: netcdf-c would take a relative path that looks like a URL for one
-    check(nc_open(std::filesystem::absolute(path_).c_str(), NC_NOWRITE, &id_), path_,
-          "cannot be opened");
-  }
+  if (hdf5) netcdf_detail::check_hdf5(library_open, path_);
+  check(library_open(&id_), path_, "cannot be opened");
   try {
     list();
   } catch (...) {

@@ -218,6 +218,33 @@ TEST(Netcdf, FlippedBitsNeverCrash) {
   }
 }
 
+TEST(Netcdf, DamagedHdf5NeverCrashes) {
+  const test::TemporaryFolder folder;
+  write_netcdf(folder / "a.nc", [](NetcdfWriter& w) {
+    w.dimension("x", 30);
+    w.variable("f", at::kFloat, {"x"});
+    w.string_variable("id", {"x"});
+    w.write("f", at::arange(30, at::kFloat));
+    w.write_strings("id", std::vector<std::string>(30, "a station"));
+  });
+  const auto whole = bytes_of(folder / "a.nc");
+  std::mt19937 random(11);
+  int refused = 0;
+  for (int i = 0; i < 400; ++i) {
+    auto bytes = whole;
+    if (i % 4 == 0) bytes.resize(random() % bytes.size());
+    for (int flips = i % 4; flips > 0; --flips)
+      bytes[random() % bytes.size()] ^= std::byte(1 << random() % 8);
+    try {
+      read_all(NetcdfReader(std::move(bytes), "damaged.nc"));
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::input);
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 100);
+}
+
 std::vector<std::byte> gzipped(std::string_view text) {
   std::vector<std::byte> out(text.size() + 64);
   z_stream stream{};
