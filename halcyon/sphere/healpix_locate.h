@@ -24,9 +24,17 @@ T wrap_degrees(T v) {
 // v mod q for 0 <= v < 8q, exact like fmod (each difference is representable) but without its cost.
 template <class T>
 T wrap_octant(T v, T q) {
-  if (v >= 4 * q) v -= 4 * q;
-  if (v >= 2 * q) v -= 2 * q;
-  return v >= q ? v - q : v;
+  // no branches: longitudes of observations jump about
+  v -= v >= 4 * q ? 4 * q : T(0);
+  v -= v >= 2 * q ? 2 * q : T(0);
+  return v - (v >= q ? q : T(0));
+}
+
+// std::floor of small numbers, which without SSE 4.1 is a call.
+template <class T>
+int64_t whole(T v) {
+  const auto truncated = static_cast<int64_t>(v);
+  return truncated - (v < static_cast<T>(truncated));
 }
 
 // A point in the plane of the projection, turned so that faces are unit squares (see
@@ -36,8 +44,8 @@ struct TurnedPoint {
   T x, y;
 
   int64_t face() const {
-    const auto bx = std::clamp<int64_t>(static_cast<int64_t>(std::floor(x)), 0, 4);
-    const auto by = std::clamp<int64_t>(static_cast<int64_t>(std::floor(-y)), 0, 4);
+    const auto bx = std::clamp<int64_t>(whole(x), 0, 4);
+    const auto by = std::clamp<int64_t>(whole(-y), 0, 4);
     return face_of_block(bx, by);
   }
 };
@@ -72,7 +80,8 @@ FacePixel datapipe_pixel(int level, const TurnedPoint<T>& p) {
   const int64_t n = int64_t{1} << level;
   // a tiny negative number's remainder rounds up to one
   const auto inside = [n](T v) {
-    return std::min<int64_t>(static_cast<int64_t>((v - std::floor(v)) * static_cast<T>(n)), n - 1);
+    return std::min<int64_t>(
+        static_cast<int64_t>((v - static_cast<T>(whole(v))) * static_cast<T>(n)), n - 1);
   };
   return {p.face(), inside(p.x), inside(p.y)};
 }

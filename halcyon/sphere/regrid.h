@@ -24,9 +24,10 @@ SparseMatrix bilinear_to_points(const LatLonGrid& grid, const at::Tensor& lon,
 
 // HEALPix ring interpolation: the two nearest pixels on the ring above and on the ring below,
 // linear in longitude and in colatitude; at the poles towards the mean of the four pixels there.
-// Pixels that the region lacks are left out and the weights of the others made to sum to one; a
-// point with none of the four takes the pixel that it lies in, and NaN when the region lacks that
-// too.
+// The error falls with the square of the pixel's width, within a few rings of the poles only with
+// the width. Pixels that the region lacks are left out and the weights of the others made to sum to
+// one; a point with none of the four takes the pixel that it lies in, and NaN when the region lacks
+// that too.
 SparseMatrix bilinear_to_points(const Region& region, const at::Tensor& lon, const at::Tensor& lat);
 
 using Grid = std::variant<LatLonGrid, Region>;

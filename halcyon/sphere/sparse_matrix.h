@@ -17,6 +17,9 @@ struct CsrData {
   std::vector<double> weight;
 };
 
+// Columns become rows; within each, entries ascend in what was their row.
+CsrData transpose(const CsrData& matrix);
+
 // What apply() does where a field is NaN.
 enum class Missing {
   propagate,    // NaN spreads to every output that has a non-zero weight on it
