@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "halcyon/model/checkpoint/file.h"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "halcyon/base/files.h"
+#include "halcyon/base/safetensors.h"
+#include "tests/model/checkpoint_files.h"
+#include "tests/support/compare.h"
+#include "tests/support/golden.h"
+#include "tests/support/paths.h"
+
+namespace halcyon {
+namespace {
+
+using test::Files;
+using test::identical;
+using test::TarNames;
+using test::ZipEntry;
+using testing::HasSubstr;
+
+const char* const kArgs = R"({"__name__": "VideoHealDA",
+  "__module__": "physicsnemo.experimental.models.healda.video_healda",
+  "__args__": {"hidden_size": 64, "qk_norm_type": null}})";
+const char* const kMetadata = R"({"physicsnemo_version": "2.2.2", "mdlus_file_version": "0.1.0"})";
+
+std::string floats(int64_t count) {
+  const auto values = at::arange(count).to(at::kFloat).sin();
+  return {static_cast<const char*>(values.const_data_ptr()), static_cast<std::size_t>(4 * count)};
+}
+std::string small_model() {
+  return test::torch_archive_of(
+      test::pickled::state_dict({{"a", test::pickled::tensor("0", 12, {3, 4}, {4, 1})},
+                                 {"a.t", test::pickled::tensor("0", 12, {4, 3}, {1, 4})},
+                                 {"b", test::pickled::tensor("1", 4, {2}, {1}, 1)}}),
+      {{"0", floats(12)}, {"1", floats(4)}});
+}
+Files small_files() {
+  return {{"model.pt", small_model()}, {"args.json", kArgs}, {"metadata.json", kMetadata}};
+}
+std::string zipped(const Files& files, bool deflate = false) {
+  std::vector<ZipEntry> entries;
+  for (const auto& [name, data] : files) entries.push_back({name, data, deflate});
+  return test::zip_of(entries);
+}
+Files with(const std::string& name, const std::string& data) {
+  auto files = small_files();
+  for (auto& file : files)
+    if (file.first == name) file.second = data;
+  return files;
+}
+
+class CheckpointFile : public testing::Test {
+ protected:
+  Checkpoint read(const std::string& bytes, const std::string& name = "x.mdlus") {
+    std::ofstream(folder_ / name, std::ios::binary) << bytes;  // write_text() waits for the disk
+    return read_checkpoint(folder_ / name);
+  }
+  // Reads the file and every tensor.
+  std::string refused(const std::string& bytes, const std::string& name = "x.mdlus") {
+    return test::refusal([&] {
+      for (const auto& [key, tensor] : read(bytes, name).tensors) tensor.read();
+    });
+  }
+  test::TemporaryFolder folder_;
+};
+
+void expect_small(const Checkpoint& checkpoint) {
+  const auto values = at::arange(12).to(at::kFloat).sin();
+  EXPECT_EQ(checkpoint.config["hidden_size"], 64);
+  ASSERT_EQ(checkpoint.tensors.size(), 3u);
+  EXPECT_TRUE(identical(checkpoint.tensors.at("a").read(), values.reshape({3, 4})));
+  EXPECT_TRUE(identical(checkpoint.tensors.at("a.t").read(), values.reshape({3, 4}).t()));
+  EXPECT_TRUE(identical(checkpoint.tensors.at("b").read(), values.slice(0, 1, 3)));
+}
+
+TEST_F(CheckpointFile, ReadsEveryContainer) {
+  const auto files = small_files();
+  auto checkpoint = read(zipped(files));
+  EXPECT_EQ(checkpoint.container, "mdlus (zip)");
+  EXPECT_EQ(checkpoint.model_class, "HealDA");
+  EXPECT_EQ(checkpoint.metadata.at("physicsnemo_version"), "2.2.2");
+  EXPECT_EQ(checkpoint.parameter_count(), 26);
+  expect_small(checkpoint);
+  expect_small(read(zipped(files, /*deflate=*/true)));
+  for (const auto names : {TarNames::ustar, TarNames::pax, TarNames::gnu}) {
+    checkpoint = read(test::tar_of(files, names));
+    EXPECT_EQ(checkpoint.container, "mdlus (tar)");
+    expect_small(checkpoint);
+    expect_small(read(test::gzip_of(test::tar_of(files, names))));
+  }
+}
+
+TEST_F(CheckpointFile, TensorsOfOneStorageShareMemory) {
+  const auto checkpoint = read(zipped(small_files()));
+  const auto a = checkpoint.tensors.at("a").read(), t = checkpoint.tensors.at("a.t").read();
+  EXPECT_EQ(a.const_data_ptr(), t.const_data_ptr());
+  a.fill_(1);  // into memory of ours only
+  EXPECT_TRUE(identical(read_checkpoint(checkpoint.path).tensors.at("b").read(),
+                        at::arange(1, 3).to(at::kFloat).sin()));
+  expect_small(read_checkpoint(checkpoint.path));
+}
+
+TEST_F(CheckpointFile, EveryChangedByteOfTheModelIsSeen) {
+  const auto good = zipped(small_files());
+  const auto end = good.find("args.json");
+  for (std::size_t i = 30; i + 30 < end; ++i) {
+    auto bad = good;
+    bad[i] ^= 0x10;
+    EXPECT_NE(refused(bad), "") << "byte " << i;
+  }
+  const auto tar = test::tar_of(small_files());
+  const auto weights = tar.find(floats(12));
+  for (std::size_t i = weights; i < weights + 48; i += 5) {
+    auto bad = tar;
+    bad[i] ^= 1;
+    EXPECT_THAT(refused(bad), HasSubstr("archive/data/0 is corrupt: its CRC-32 differs"));
+  }
+  // a wrong inner checksum under a right outer one
+  auto model = small_model();
+  model[model.rfind(floats(4)) + 3] ^= 1;
+  EXPECT_THAT(refused(zipped(with("model.pt", model))), HasSubstr("archive/data/1 is corrupt"));
+}
+
+TEST_F(CheckpointFile, RefusesTruncatedFiles) {
+  for (const auto& good : {zipped(small_files()), test::tar_of(small_files()),
+                           test::gzip_of(test::tar_of(small_files()))}) {
+    for (std::size_t size = 0; size + 1024 < good.size(); size += 97)
+      EXPECT_NE(refused(good.substr(0, size)), "") << size;
+  }
+}
+
+TEST_F(CheckpointFile, NamesWhatIsWrong) {
+  const auto pickle = [](const Files& items, const Files& storages) {
+    return test::torch_archive_of(test::pickled::state_dict(items), storages);
+  };
+  const auto a = test::pickled::tensor("0", 12, {12}, {1});
+  const auto args = [](const std::string& name, const std::string& module) {
+    return fmt::format(R"({{"__name__": "{}", "__module__": "{}", "__args__": {{}}}})", name,
+                       module);
+  };
+  const std::pair<Files, const char*> cases[] = {
+      {{}, "holds no member named model.pt"},
+      {{small_files()[0], small_files()[1]}, "holds no member named metadata.json"},
+      {with("args.json", "{"), "args.json: expected a JSON object"},
+      {with("args.json", "[]"), "args.json: expected a JSON object"},
+      {with("args.json", "{}"), "expected a text named __name__"},
+      {with("args.json", args("HealDA", "physicsnemo.models.healda")),
+       "the class physicsnemo.models.healda.HealDA"},
+      {with("args.json", args("AFNO", "physicsnemo.models.afno")), "physicsnemo.models.afno.AFNO"},
+      {with("args.json", R"({"__name__": "VideoHealDA", "__module__": "physicsnemo.x"})"),
+       "an object named __args__"},
+      {with("metadata.json", R"({"mdlus_file_version": "9"})"),
+       "expected mdlus_file_version 0.1.0"},
+      {with("metadata.json", "{}"), "expected mdlus_file_version 0.1.0, got none"},
+      {with("model.pt", "no zip"), "model.pt: expected the zip format"},
+      {with("model.pt", zipped({{"x", "y"}})), "holds no data.pkl"},
+      {with("model.pt", zipped({{"a/data.pkl", "y"}, {"b/data.pkl", "y"}})), "two state dicts"},
+      {with("model.pt", zipped({{"a/data.pkl", "y"}, {"a/byteorder", "big"}})), "little endian"},
+      {with("model.pt", pickle({{"a", a}}, {})), "holds no member named archive/data/0"},
+      {with("model.pt", pickle({{"a", a}}, {{"0", floats(11)}})),
+       "12 elements of Float, but archive/data/0 has 44 bytes"},
+      {with("model.pt", pickle({{"a", test::pickled::tensor("0", int64_t{1} << 62, {1}, {1})}},
+                               {{"0", floats(1)}})),
+       "announces a storage of 4611686018427387904 elements"},
+      {with("model.pt",
+            pickle({{"a", a}, {"b", test::pickled::tensor("0", 12, {1}, {1}, 0, "IntStorage")}},
+                   {{"0", floats(12)}})),
+       "storage 0 is given two types"},
+  };
+  for (const auto& [files, reason] : cases) {
+    EXPECT_THAT(refused(zipped(files)), testing::AllOf(HasSubstr(reason), HasSubstr("x.mdlus")));
+    EXPECT_THAT(refused(test::tar_of(files)), HasSubstr(files.empty() ? "x.mdlus" : reason));
+  }
+  EXPECT_THAT(refused("neither"), HasSubstr("neither a zip nor a tar"));
+  EXPECT_THAT(refused(""), HasSubstr("neither a zip nor a tar"));
+  EXPECT_THAT(refused("x", "x.ckpt"), HasSubstr("ends in .safetensors or .mdlus"));
+  EXPECT_THAT(test::refusal([&] { read_checkpoint(folder_ / "none.mdlus"); }),
+              HasSubstr("none.mdlus"));
+  EXPECT_THAT(test::refusal([&] { read_checkpoint(folder_.path() / "none.safetensors"); }),
+              HasSubstr("none.safetensors"));
+}
+
+TEST_F(CheckpointFile, PlainSafetensorsTakeTheirConfigurationFromBeside) {
+  const auto path = folder_ / "plain.safetensors";
+  write_safetensors(path, {{{"a", at::ones({2})}}, {}});
+  EXPECT_THAT(test::refusal([&] { read_checkpoint(path); }), HasSubstr("no plain.json beside it"));
+  write_text(folder_ / "plain.json", R"({"hidden_size": 32})");
+  EXPECT_EQ(read_checkpoint(path).config["hidden_size"], 32);
+  write_text(folder_ / "plain.json", kArgs);
+  EXPECT_EQ(read_checkpoint(path).config["hidden_size"], 64);
+  EXPECT_EQ(read_checkpoint(path).container, "safetensors");
+  write_text(folder_ / "plain.json", "[1]");
+  EXPECT_THAT(test::refusal([&] { read_checkpoint(path); }), HasSubstr("plain.json"));
+}
+
+TEST_F(CheckpointFile, OwnMetadataMustBeRight) {
+  const auto path = folder_ / "own.safetensors";
+  std::map<std::string, std::string> metadata = {{"note", "kept"}};
+  checkpoint::write_own_metadata(R"({"hidden_size": 32})", metadata);
+  const auto refused_with = [&](const std::string& key, const std::string& value) {
+    auto changed = metadata;
+    changed[key] = value;
+    write_safetensors(path, {{{"a", at::ones({2})}}, changed});
+    return test::refusal([&] { read_checkpoint(path); });
+  };
+  EXPECT_THAT(refused_with("halcyon_format_version", "2"), HasSubstr("expected format version 1"));
+  EXPECT_THAT(refused_with("halcyon_class", "Other"), HasSubstr("the class Other"));
+  EXPECT_THAT(refused_with("halcyon_config", "{"), HasSubstr("halcyon_config"));
+  EXPECT_EQ(refused_with("note", "kept"), "");
+  EXPECT_EQ(read_checkpoint(path).metadata.at("note"), "kept");
+  EXPECT_EQ(read_checkpoint(path).metadata.size(), 1u);
+}
+
+TEST_F(CheckpointFile, GoldenHoldsTheGoldenWeights) {
+  HALCYON_NEEDS_SHARED();
+  const auto params = test::golden("healda/healda_tiny").under("param.");
+  const auto path = test::shared_dir() / "golden/healda/healda_tiny.mdlus";
+  const auto members = test::unzip(read_text(path));
+  for (const auto& bytes : {read_text(path), test::tar_of(members), zipped(members, true),
+                            test::gzip_of(test::tar_of(members))}) {
+    const auto checkpoint = read(bytes);
+    ASSERT_EQ(checkpoint.tensors.size(), params.size());
+    for (const auto& [name, tensor] : params) {
+      ASSERT_TRUE(checkpoint.tensors.contains(name)) << name;
+      EXPECT_TRUE(identical(checkpoint.tensors.at(name).read(), tensor)) << name;
+    }
+    EXPECT_EQ(checkpoint.config["out_channels"], 5);
+    EXPECT_TRUE(checkpoint.config["temporal_causal_window"].is_null());
+  }
+}
+
+}  // namespace
+}  // namespace halcyon
