@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "halcyon/model/block.h"
+
+#include <ATen/Functions.h>
+#include <torch/nn/modules/activation.h>
+#include <torch/nn/modules/dropout.h>
+
+#include "halcyon/base/error.h"
+#include "halcyon/nn/checks.h"
+#include "halcyon/ops/adaln.h"
+
+namespace halcyon {
+namespace {
+
+constexpr const char* kName = "VideoDiTBlock";
+
+SpatialAttentionOptions spatial_options(const VideoDiTBlockOptions& options) {
+  SpatialAttentionOptions spatial;
+  spatial.hidden_size = options.hidden_size;
+  spatial.num_heads = options.num_heads;
+  spatial.attn_drop_rate = options.attn_drop_rate;
+  spatial.proj_drop_rate = options.proj_drop_rate;
+  spatial.qk_norm_type = options.attn_kwargs.qk_norm_type;
+  spatial.qk_norm_affine = options.attn_kwargs.qk_norm_affine;
+  spatial.grid = options.grid;
+  return spatial;
+}
+
+}  // namespace
+
+at::Tensor drop_path(const at::Tensor& gate, double rate, bool training) {
+  if (!training || rate == 0) return gate;
+  auto kept = at::empty({gate.size(0), 1}, gate.options()).bernoulli_(1 - rate);
+  if (rate < 1) kept.div_(1 - rate);
+  return gate * kept;
+}
+
+VideoDiTBlockImpl::VideoDiTBlockImpl(VideoDiTBlockOptions options)
+    : torch::nn::Module(kName), options_(std::move(options)) {
+  nn::head_width(kName, options_.hidden_size, options_.num_heads);
+  HALCYON_CHECK(options_.layernorm_backend == "torch" || options_.layernorm_backend == "apex",
+                kName, "expected layernorm_backend \"torch\" or \"apex\", got \"{}\"",
+                options_.layernorm_backend);
+  nn::check_rate(kName, "drop_path", options_.drop_path);
+  nn::check_rate(kName, "mlp_drop_rate", options_.mlp_drop_rate);
+  HALCYON_CHECK(options_.norm_eps >= 0, kName, "expected norm_eps >= 0, got {}", options_.norm_eps);
+
+  attention_ = register_module(
+      "attention", make_spatial_attention(options_.attention_backend, spatial_options(options_)));
+  norm1_ = add_modulation("norm1_modulation", 2);
+  if (options_.cross_attention) {
+    cross_attention_ = options_.cross_attention();
+    HALCYON_CHECK(cross_attention_, kName,
+                  "expected a module from the cross_attention factory, got none");
+    register_module("cross_attention", cross_attention_);
+    cross_norm_ = add_modulation("cross_attn_modulation", 1);
+  }
+  if (options_.temporal_attention) {
+    temporal_attention_ = register_module(
+        "temporal_attention",
+        TemporalAttention(TemporalAttentionOptions{
+            options_.hidden_size, options_.num_heads, options_.use_rope, options_.is_causal,
+            options_.temporal_kwargs.linear_attention, options_.temporal_kwargs.causal_window}));
+    temporal_norm_ = add_modulation("temporal_attn_modulation", 1);
+  }
+  add_mlp();
+}
+
+AdaLNModulation VideoDiTBlockImpl::add_modulation(const std::string& key, int64_t n_blocks) {
+  modulations_.push_back(
+      register_module(key, AdaLNModulation(options_.hidden_size, options_.condition_embed_dim,
+                                           n_blocks, options_.adaln_zero_init)));
+  return modulations_.back();
+}
+
+void VideoDiTBlockImpl::add_mlp() {
+  const double hidden = static_cast<double>(options_.hidden_size) * options_.mlp_ratio;
+  HALCYON_CHECK(hidden >= 1 && hidden < 1e9, kName,
+                "expected hidden_size * mlp_ratio of at least 1, got {} * {}", options_.hidden_size,
+                options_.mlp_ratio);
+  const auto width = static_cast<int64_t>(hidden);
+  const double rate = options_.mlp_drop_rate;
+  mlp_ = torch::nn::Sequential(nn::Linear(options_.hidden_size, width),
+                               torch::nn::GELU(torch::nn::GELUOptions().approximate("tanh")));
+  if (rate > 0) mlp_->push_back(torch::nn::Dropout(rate));
+  mlp_->push_back(nn::Linear(width, options_.hidden_size));
+  if (rate > 0 && options_.final_mlp_dropout) mlp_->push_back(torch::nn::Dropout(rate));
+  register_module("linear", std::make_shared<torch::nn::Module>("linear"))
+      ->register_module("layers", mlp_);
+}
+
+at::Tensor VideoDiTBlockImpl::normed(const at::Tensor& h, const Modulation& m) const {
+  return modulate(at::layer_norm(h, {options_.hidden_size}, {}, {}, options_.norm_eps), m.shift,
+                  m.scale);
+}
+
+at::Tensor VideoDiTBlockImpl::added(const at::Tensor& h, const at::Tensor& branch,
+                                    const Modulation& m) const {
+  return gated_residual(h, branch, drop_path(m.gate, options_.drop_path, is_training()));
+}
+
+at::Tensor VideoDiTBlockImpl::forward(const at::Tensor& hidden_states, const at::Tensor& c,
+                                      const SpatialAttentionKwargs& attn_kwargs,
+                                      const std::any& cross_attn_kwargs,
+                                      const RopeTables& temporal_attn_kwargs) {
+  nn::check_rank(kName, "hidden_states", hidden_states, 4, "(B, T, X, C)");
+  nn::check_width(kName, "hidden_states", hidden_states, options_.hidden_size);
+  HALCYON_CHECK(c.defined() && c.sizes() == at::IntArrayRef({hidden_states.size(0),
+                                                             options_.condition_embed_dim}),
+                kName, "expected c ({}, {}), got {}", hidden_states.size(0),
+                options_.condition_embed_dim, nn::describe(c));
+  HALCYON_CHECK(!cross_attention_ || cross_attn_kwargs.has_value(), kName,
+                "expected cross_attn_kwargs for the cross_attention, got none");
+  nn::check_input(kName, "hidden_states", hidden_states, norm1_->projection()->weight);
+
+  const auto norm1 = norm1_->modulations(c);
+  const auto& spatial = norm1[0];
+  const auto& mlp = norm1[1];
+  auto h = hidden_states;
+  auto branch = attention_->attend(normed(h, spatial).flatten(0, 1), attn_kwargs);
+  h = added(h, branch.view(h.sizes()), spatial);
+  if (cross_attention_) {
+    const auto m = cross_norm_->modulations(c)[0];
+    h = added(h, cross_attention_->attend(normed(h, m), cross_attn_kwargs), m);
+  }
+  if (!temporal_attention_.is_empty()) {
+    const auto m = temporal_norm_->modulations(c)[0];
+    branch = temporal_attention_->forward(normed(h, m), temporal_attn_kwargs.rope_cos,
+                                          temporal_attn_kwargs.rope_sin);
+    h = added(h, branch, m);
+  }
+  return added(h, mlp_->forward(normed(h, mlp)), mlp);
+}
+
+}  // namespace halcyon

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "halcyon/nn/adaln.h"
+#include "halcyon/nn/cross_attention.h"
+#include "halcyon/nn/spatial_attention.h"
+#include "halcyon/nn/temporal_attention.h"
+
+namespace halcyon {
+
+// How a block's temporal attention weighs the frames (temporal_kwargs).
+struct TemporalKwargs {
+  bool linear_attention = true;
+  std::optional<int64_t> causal_window = {};
+};
+
+// How a block's spatial attention normalises queries and keys (attn_kwargs).
+struct QkNormKwargs {
+  std::optional<std::string> qk_norm_type = {};
+  bool qk_norm_affine = true;
+};
+
+// The rotary tables (T, d_head) of a forward (temporal_attn_kwargs).
+struct RopeTables {
+  std::optional<at::Tensor> rope_cos, rope_sin;
+};
+
+struct VideoDiTBlockOptions {
+  int64_t hidden_size = 0, num_heads = 0, condition_embed_dim = 0;
+  std::string attention_backend = "timm";   // a name of nn/spatial_attention.h
+  std::string layernorm_backend = "torch";  // or "apex": the same arithmetic
+  double mlp_ratio = 4.0, norm_eps = 1e-6;
+  double attn_drop_rate = 0, proj_drop_rate = 0, mlp_drop_rate = 0;
+  bool final_mlp_dropout = true;  // whether mlp_drop_rate acts after the last linear layer too
+  double drop_path = 0;
+  bool temporal_attention = false, use_rope = true;
+  TemporalKwargs temporal_kwargs;
+  CrossAttentionFactory cross_attention;  // empty: none
+  bool is_causal = false;                 // of the temporal attention
+  bool adaln_zero_init = true;
+  QkNormKwargs attn_kwargs;
+  std::optional<Region> grid = {};  // the pixels of the tokens, for spatial backends that need them
+};
+
+// gate (B, C) with every sample's row dropped with probability `rate` and the others divided by
+// 1 - rate (stochastic depth, Huang et al. 2016); the gate itself when rate is 0 or not in
+// training. One draw per sample from the global generator.
+at::Tensor drop_path(const at::Tensor& gate, double rate, bool training);
+
+// One layer of VideoDiT: spatial attention within each frame, cross-attention to the observations,
+// temporal attention within each pixel, MLP, in this order. Each branch reads a modulated LayerNorm
+// and enters through a gate (adaLN-Zero). Keys attention.*, norm1_modulation.* (spatial attention
+// and MLP), cross_attention.*, cross_attn_modulation.*, temporal_attention.*,
+// temporal_attn_modulation.*, linear.layers.*.
+class VideoDiTBlockImpl : public torch::nn::Module {
+ public:
+  explicit VideoDiTBlockImpl(VideoDiTBlockOptions options);
+
+  // hidden_states (B, T, X, C), c (B, condition_embed_dim) -> like hidden_states. Blocks with
+  // cross-attention need cross_attn_kwargs, those with rope need the tables.
+  at::Tensor forward(const at::Tensor& hidden_states, const at::Tensor& c,
+                     const SpatialAttentionKwargs& attn_kwargs = {},
+                     const std::any& cross_attn_kwargs = {},
+                     const RopeTables& temporal_attn_kwargs = {});
+
+  // The projections that adaln_zero_init zeroes.
+  const std::vector<AdaLNModulation>& modulations() const { return modulations_; }
+
+ private:
+  at::Tensor normed(const at::Tensor& h, const Modulation& m) const;
+  at::Tensor added(const at::Tensor& h, const at::Tensor& branch, const Modulation& m) const;
+  AdaLNModulation add_modulation(const std::string& key, int64_t n_blocks);
+  void add_mlp();
+
+  VideoDiTBlockOptions options_;
+  std::vector<AdaLNModulation> modulations_;
+  AdaLNModulation norm1_{nullptr}, cross_norm_{nullptr}, temporal_norm_{nullptr};
+  std::shared_ptr<SpatialAttentionBase> attention_;
+  std::shared_ptr<CrossAttentionModuleBase> cross_attention_;
+  TemporalAttention temporal_attention_{nullptr};
+  torch::nn::Sequential mlp_{nullptr};
+};
+TORCH_MODULE(VideoDiTBlock);
+
+}  // namespace halcyon

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "halcyon/model/healda_config.h"
+#include "halcyon/model/video_dit.h"
+#include "halcyon/nn/obs_tokenizer.h"
+#include "halcyon/nn/parameters.h"
+#include "halcyon/ops/pixel_attention/obs_context.h"
+
+namespace halcyon {
+
+// HealDA: an analysis from observations. Static fields on a fine HEALPix grid become tokens on a
+// coarse one; in every block a token attends to its frame, to its own observations and to its past;
+// the result is detokenized to the fine grid. Keys obs_tokenizer.*, dit.*.
+class HealDAImpl : public torch::nn::Module {
+ public:
+  // placeholders builds the model without memory for its weights: a checkpoint must bring them.
+  explicit HealDAImpl(HealDAConfig config = {},
+                      nn::Parameters parameters = nn::Parameters::initialised);
+
+  // x (B, in_channels, T, X_in) static fields in pad_xy order at level_in; t (B,) noise level
+  // (zeros for regression); second_of_day, day_of_year (B, T); obs_ctx packed by flat index
+  // ((b * T) + t) * X + pixel at level_model; class_labels (B, condition_dim) exactly when
+  // condition_dim > 0. Returns (B, out_channels, T, X_in). With a region, X_in are the fine pixels
+  // and X the coarse pixels of the region, ascending.
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& t, const at::Tensor& second_of_day,
+                     const at::Tensor& day_of_year, const ObsContext& obs_ctx,
+                     const std::optional<at::Tensor>& class_labels = std::nullopt);
+
+  const HealDAConfig& config() const { return config_; }
+  const VideoDiT& dit() const { return dit_; }
+  const ObsTokenizerFiLM& obs_tokenizer() const { return obs_tokenizer_; }
+  int64_t pixels_in() const { return pixels_in_; }
+  int64_t pixels_model() const { return pixels_model_; }
+
+ private:
+  void check(const at::Tensor& x, const at::Tensor& t, const at::Tensor& second_of_day,
+             const at::Tensor& day_of_year, const ObsContext& obs_ctx,
+             const std::optional<at::Tensor>& class_labels) const;
+
+  HealDAConfig config_;
+  int64_t pixels_in_ = 0, pixels_model_ = 0;
+  ObsTokenizerFiLM obs_tokenizer_{nullptr};
+  VideoDiT dit_{nullptr};
+};
+TORCH_MODULE(HealDA);
+
+}  // namespace halcyon

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "halcyon/model/video_dit.h"
+
+#include <ATen/Functions.h>
+#include <torch/nn/modules/container/modulelist.h>
+#include <torch/nn/modules/linear.h>
+
+#include <algorithm>
+
+#include "halcyon/base/error.h"
+#include "halcyon/nn/checks.h"
+#include "halcyon/nn/parameters.h"
+#include "halcyon/ops/rope.h"
+
+namespace halcyon {
+namespace {
+
+constexpr const char* kName = "VideoDiT";
+
+std::vector<double> drop_path_rates(const VideoDiTOptions& options) {
+  if (options.drop_path_rates) {
+    HALCYON_CHECK(static_cast<int64_t>(options.drop_path_rates->size()) == options.num_layers,
+                  kName, "expected {} drop_path_rates, one a block, got {}", options.num_layers,
+                  options.drop_path_rates->size());
+    return *options.drop_path_rates;
+  }
+  nn::check_rate(kName, "drop_path", options.drop_path);
+  std::vector<double> rates;
+  for (int64_t i = 0; i < options.num_layers; ++i) {
+    rates.push_back(options.drop_path * static_cast<double>(i) /
+                    static_cast<double>(std::max<int64_t>(1, options.num_layers - 1)));
+  }
+  return rates;
+}
+
+VideoDiTBlockOptions block_options(const VideoDiTOptions& options, int64_t condition_embed_dim,
+                                   double drop_path) {
+  VideoDiTBlockOptions block;
+  block.hidden_size = options.hidden_size;
+  block.num_heads = options.num_heads;
+  block.condition_embed_dim = condition_embed_dim;
+  block.attention_backend = options.attention_backend;
+  block.layernorm_backend = options.layernorm_backend;
+  block.mlp_ratio = options.mlp_ratio;
+  block.norm_eps = options.block_kwargs.norm_eps;
+  block.attn_drop_rate = options.block_kwargs.attn_drop_rate;
+  block.proj_drop_rate = options.block_kwargs.proj_drop_rate;
+  block.mlp_drop_rate = options.block_kwargs.mlp_drop_rate;
+  block.final_mlp_dropout = options.block_kwargs.final_mlp_dropout;
+  block.drop_path = drop_path;
+  block.temporal_attention = options.temporal_attention;
+  block.use_rope = options.use_rope;
+  block.temporal_kwargs = options.temporal_kwargs;
+  block.cross_attention = options.cross_attention;
+  block.is_causal = options.is_causal;
+  block.adaln_zero_init = options.adaln_zero_init;
+  block.attn_kwargs = options.attn_kwargs;
+  block.grid = options.grid;
+  return block;
+}
+
+// Xavier-uniform with zero bias, for our linear layers and for torch's own in plugged-in modules.
+void draw_linears(torch::nn::Module& root) {
+  for (const auto& module : root.modules(/*include_self=*/false)) {
+    at::Tensor weight, bias;
+    if (const auto* ours = module->as<nn::Linear>()) {
+      weight = ours->weight;
+      bias = ours->bias;
+    } else if (const auto* torchs = module->as<torch::nn::Linear>()) {
+      weight = torchs->weight;
+      bias = torchs->bias;
+    } else {
+      continue;
+    }
+    nn::init_xavier_uniform(weight);
+    if (bias.defined()) nn::init_constant(bias, 0);
+  }
+}
+
+}  // namespace
+
+VideoDiTImpl::VideoDiTImpl(std::shared_ptr<TokenizerBase> tokenizer,
+                           std::shared_ptr<DetokenizerBase> detokenizer, VideoDiTOptions options)
+    : torch::nn::Module(kName),
+      options_(std::move(options)),
+      tokenizer_(std::move(tokenizer)),
+      detokenizer_(std::move(detokenizer)) {
+  HALCYON_CHECK(tokenizer_ && detokenizer_, kName,
+                "expected a tokenizer and a detokenizer, got none");
+  const int64_t d_head = nn::head_width(kName, options_.hidden_size, options_.num_heads);
+  nn::check_positive(kName, "num_layers", options_.num_layers);
+  nn::check_positive(kName, "max_seq_len", options_.max_seq_len);
+  register_module("tokenizer", tokenizer_);
+  register_module("detokenizer", detokenizer_);
+  if (options_.temporal_attention && options_.use_rope) {
+    HALCYON_CHECK(d_head % 2 == 0, kName, "expected an even head width for rope, got {}", d_head);
+    std::tie(rope_cos_, rope_sin_) = rope_tables(d_head, options_.max_seq_len, options_.rope_base);
+  }
+  {
+    const bool redrawn =
+        options_.dit_initialization && nn::parameters_mode() == nn::Parameters::initialised;
+    const nn::ParametersGuard mode(redrawn ? nn::Parameters::linears_later : nn::parameters_mode());
+    embedder_ = register_module(
+        "conditioning_embedder",
+        make_conditioning_embedder(options_.conditioning_embedder, options_.hidden_size,
+                                   options_.emb_channels.value_or(4 * options_.hidden_size),
+                                   options_.noise_channels.value_or(options_.hidden_size),
+                                   options_.condition_dim, options_.conditioning_embedder_kwargs));
+    add_blocks(embedder_->output_dim());
+  }
+  if (options_.dit_initialization) initialize_weights();
+}
+
+void VideoDiTImpl::add_blocks(int64_t condition_embed_dim) {
+  const auto rates = drop_path_rates(options_);
+  const auto list = register_module("blocks", torch::nn::ModuleList());
+  for (const double rate : rates) {
+    blocks_.emplace_back(block_options(options_, condition_embed_dim, rate));
+    list->push_back(blocks_.back());
+  }
+}
+
+void VideoDiTImpl::initialize_weights() {
+  draw_linears(*this);
+  embedder_->initialize_weights();
+  detokenizer_->initialize_weights();
+  if (!options_.adaln_zero_init) return;
+  for (const auto& block : blocks_) {
+    for (const auto& modulation : block->modulations()) {
+      nn::init_constant(modulation->projection()->weight, 0);
+      nn::init_constant(modulation->projection()->bias, 0);
+    }
+  }
+}
+
+RopeTables VideoDiTImpl::tables_for(const at::Tensor& tokens, const RopeTables& given) {
+  if (!rope_cos_.defined() || (given.rope_cos && given.rope_sin)) return given;
+  const int64_t frames = tokens.size(1);
+  HALCYON_CHECK(frames <= options_.max_seq_len, kName,
+                "expected at most max_seq_len = {} frames, got {}", options_.max_seq_len, frames);
+  if (rope_cos_.device() != tokens.device()) {
+    rope_cos_ = rope_cos_.to(tokens.device());
+    rope_sin_ = rope_sin_.to(tokens.device());
+  }
+  return {rope_cos_.narrow(0, 0, frames), rope_sin_.narrow(0, 0, frames)};
+}
+
+at::Tensor VideoDiTImpl::forward(const at::Tensor& x, const at::Tensor& t,
+                                 const std::optional<at::Tensor>& condition,
+                                 const SpatialAttentionKwargs& attn_kwargs,
+                                 const std::any& cross_attn_kwargs,
+                                 const RopeTables& temporal_attn_kwargs,
+                                 const std::any& tokenizer_kwargs) {
+  nn::check_rank(kName, "x", x, 4, "(B, C, T, X)");
+  HALCYON_CHECK(t.defined() && t.sizes() == at::IntArrayRef({x.size(0)}), kName,
+                "expected t ({},), got {}", x.size(0), nn::describe(t));
+  HALCYON_CHECK(
+      !condition || condition->sizes() == at::IntArrayRef({x.size(0), options_.condition_dim}),
+      kName, "expected condition ({}, {}), got {}", x.size(0), options_.condition_dim,
+      nn::describe(*condition));
+  auto h = tokenizer_->tokenize(x, tokenizer_kwargs);
+  nn::check_rank(kName, "the tokenizer's output", h, 4, "(B, T, X, C)");
+  auto c = embedder_->embed(t, condition);
+  if (c.numel() == 0)
+    c = c.to(h.scalar_type());  // the zero embedder has no weights to tell a dtype
+  const auto tables = tables_for(h, temporal_attn_kwargs);
+  for (auto& block : blocks_) h = block->forward(h, c, attn_kwargs, cross_attn_kwargs, tables);
+  return detokenizer_->detokenize(h, c);
+}
+
+}  // namespace halcyon

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "halcyon/model/block.h"
+#include "halcyon/nn/detokenizer.h"
+#include "halcyon/nn/embedders.h"
+#include "halcyon/nn/tokenizer.h"
+
+namespace halcyon {
+
+// The arguments of the blocks that VideoDiT has no name for itself (block_kwargs).
+struct BlockKwargs {
+  double norm_eps = 1e-6;
+  double attn_drop_rate = 0, proj_drop_rate = 0, mlp_drop_rate = 0;
+  bool final_mlp_dropout = true;
+};
+
+struct VideoDiTOptions {
+  int64_t hidden_size = 0, num_heads = 0, num_layers = 0;
+  std::optional<int64_t> emb_channels = {};    // 4 * hidden_size without it
+  std::optional<int64_t> noise_channels = {};  // hidden_size without it
+  int64_t condition_dim = 0;
+  bool temporal_attention = false, use_rope = true;
+  double rope_base = 100;
+  int64_t max_seq_len = 100;
+  TemporalKwargs temporal_kwargs;
+  CrossAttentionFactory cross_attention;
+  bool is_causal = false;
+  std::string attention_backend = "timm", layernorm_backend = "torch";
+  double mlp_ratio = 4.0;
+  double drop_path = 0;  // the last block's; the others rise to it
+  std::optional<std::vector<double>> drop_path_rates = {};  // one a block, instead
+  std::string conditioning_embedder = "edm";                // "edm", "dit" or "zero"
+  ConditioningEmbedderKwargs conditioning_embedder_kwargs;
+  // Xavier-uniform linear layers with zero bias, then adaLN projections and the detokenizer's own
+  bool dit_initialization = true;
+  bool adaln_zero_init = true;
+  QkNormKwargs attn_kwargs;
+  BlockKwargs block_kwargs;
+  std::optional<Region> grid = {};  // the pixels of the tokens, for spatial backends that need them
+};
+
+// A diffusion-style transformer over frames of a grid: tokenizer, conditioning embedder, blocks,
+// detokenizer. The tokenizers are the caller's modules. Keys tokenizer.*, detokenizer.*,
+// conditioning_embedder.*, blocks.i.*; the rotary tables are not saved.
+class VideoDiTImpl : public torch::nn::Module {
+ public:
+  VideoDiTImpl(std::shared_ptr<TokenizerBase> tokenizer,
+               std::shared_ptr<DetokenizerBase> detokenizer, VideoDiTOptions options);
+
+  // x (B, C, T, X_fine), t (B,), condition (B, condition_dim) -> what the detokenizer makes. All
+  // kwargs pass through to every block and to the tokenizer; the rotary tables are filled in here.
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& t,
+                     const std::optional<at::Tensor>& condition = std::nullopt,
+                     const SpatialAttentionKwargs& attn_kwargs = {},
+                     const std::any& cross_attn_kwargs = {},
+                     const RopeTables& temporal_attn_kwargs = {},
+                     const std::any& tokenizer_kwargs = {});
+
+  const std::vector<VideoDiTBlock>& blocks() const { return blocks_; }
+
+ private:
+  void add_blocks(int64_t condition_embed_dim);
+  void initialize_weights();
+  RopeTables tables_for(const at::Tensor& tokens, const RopeTables& given);
+
+  VideoDiTOptions options_;
+  std::shared_ptr<TokenizerBase> tokenizer_;
+  std::shared_ptr<DetokenizerBase> detokenizer_;
+  std::shared_ptr<ConditioningEmbedderBase> embedder_;
+  std::vector<VideoDiTBlock> blocks_;
+  at::Tensor rope_cos_, rope_sin_;  // (max_seq_len, d_head), float32; they follow the data's device
+};
+TORCH_MODULE(VideoDiT);
+
+}  // namespace halcyon

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "halcyon/nn/patches.h"
+
+#include <ATen/Functions.h>
+
+#include "halcyon/base/error.h"
+#include "halcyon/sphere/healpix.h"
+
+namespace halcyon {
+namespace {
+
+constexpr int64_t kFaces = 12, kMaxLevel = 29;
+
+}  // namespace
+
+PatchGrid::PatchGrid(int64_t level_fine, int64_t level_coarse, std::optional<Region> region) {
+  HALCYON_CHECK(level_coarse >= 0 && level_fine <= kMaxLevel && level_coarse <= level_fine,
+                "PatchGrid", "expected 0 <= level_coarse <= level_fine <= {}, got {} and {}",
+                kMaxLevel, level_coarse, level_fine);
+  const auto level = static_cast<int>(level_coarse), up = static_cast<int>(level_fine) - level;
+  patch_ = int64_t{1} << up;
+  coarse_side_ = int64_t{1} << level;
+  if (!region || region->is_global()) {
+    HALCYON_CHECK(!region || region->level() == level, "PatchGrid",
+                  "expected a region of level {}, got level {}", level, region->level());
+    coarse_size_ = healpix::npix(level);
+    lon_ = std::get<0>(healpix::pix2ang(level, at::arange(coarse_size_, at::kLong)));
+    return;
+  }
+  HALCYON_CHECK(region->level() == level && region->size() > 0, "PatchGrid",
+                "expected a region of at least one pixel of level {}, got {} of level {}", level,
+                region->size(), region->level());
+  coarse_size_ = region->size();
+  lon_ = std::get<0>(region->centres());
+  children_ = region->children_index(up).reshape({-1});
+  inverse_ = at::argsort(children_);
+}
+
+at::Tensor PatchGrid::gather(const at::Tensor& x) const {
+  const int64_t b = x.size(0), c = x.size(1), t = x.size(2), p = patch_, n = coarse_side_;
+  if (whole_sphere()) {
+    return x.reshape({b, c, t, kFaces, n, p, n, p})
+        .permute({0, 2, 3, 4, 6, 1, 5, 7})
+        .reshape({b, t, coarse_size_, c * p * p});
+  }
+  if (children_.device() != x.device()) children_ = children_.to(x.device());
+  return x.index_select(3, children_)
+      .reshape({b, c, t, coarse_size_, p * p})
+      .permute({0, 2, 3, 1, 4})
+      .reshape({b, t, coarse_size_, c * p * p});
+}
+
+at::Tensor PatchGrid::scatter(const at::Tensor& patches) const {
+  const int64_t b = patches.size(0), t = patches.size(1), p = patch_, n = coarse_side_;
+  const int64_t c = patches.size(3) / (p * p);
+  if (whole_sphere()) {
+    return patches.reshape({b, t, kFaces, n, n, c, p, p})
+        .permute({0, 5, 1, 2, 3, 6, 4, 7})
+        .reshape({b, c, t, fine_size()});
+  }
+  if (inverse_.device() != patches.device()) inverse_ = inverse_.to(patches.device());
+  return patches.reshape({b, t, coarse_size_, c, p * p})
+      .permute({0, 3, 1, 2, 4})
+      .reshape({b, c, t, fine_size()})
+      .index_select(3, inverse_);
+}
+
+}  // namespace halcyon

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "halcyon/nn/layers.h"
+#include "halcyon/nn/spatial_attention.h"
+
+namespace halcyon {
+
+// Multi-head self-attention over the tokens of a sequence: the backend "timm". One Linear(C -> 3C)
+// holds q, k, v in this order with the heads inside; q and k may be normalised per head, by RMSNorm
+// (eps 1e-6) or LayerNorm (eps 1e-5). Keys attn_op.{qkv,proj}.{weight,bias} and, with
+// qk_norm_affine, attn_op.{q_norm,k_norm}.weight (and .bias for LayerNorm).
+class SelfAttentionImpl : public SpatialAttentionBase {
+ public:
+  SelfAttentionImpl(int64_t hidden_size, int64_t num_heads, double attn_drop_rate = 0.0,
+                    double proj_drop_rate = 0.0,
+                    const std::optional<std::string>& qk_norm_type = std::nullopt,
+                    bool qk_norm_affine = true, bool is_causal = false);
+  explicit SelfAttentionImpl(const SpatialAttentionOptions& options);
+
+  // x (N, L, C) -> (N, L, C). attn_mask broadcasts to (N, H, L, L): boolean (true attends) or added
+  // to the scores. It excludes is_causal.
+  at::Tensor forward(const at::Tensor& x,
+                     const std::optional<at::Tensor>& attn_mask = std::nullopt);
+  at::Tensor attend(const at::Tensor& x, const SpatialAttentionKwargs& kwargs) override {
+    return forward(x, kwargs.attn_mask);
+  }
+
+ private:
+  SpatialAttentionOptions options_;
+  int64_t d_head_;
+  nn::Linear qkv_{nullptr}, proj_{nullptr};
+  std::function<at::Tensor(const at::Tensor&)> q_norm_, k_norm_;
+};
+TORCH_MODULE(SelfAttention);
+
+}  // namespace halcyon
