@@ -93,14 +93,16 @@ at::Tensor locate_all(int level, const at::Tensor& lon, const at::Tensor& lat, O
   HALCYON_CHECK(bad == size, "ang2pix",
                 "expected finite lon and lat in -90..90 degrees, got lon {} lat {} at position {}",
                 lons[bad], lats[bad], bad);
-  // ATen's vectorised cosine, the datapipe's: the C library's differs in the last bit
+  // ATen's vectorised cosine and root are the datapipe's: the C library's differ in the last bit
   const auto cosine = lat.neg().add_(90).mul_(M_PI / 180).cos_();
+  const auto root = cosine.abs().neg_().add_(1).mul_(3).sqrt_();
   const T* z = cosine.const_data_ptr<T>();
+  const T* from_pole = root.const_data_ptr<T>();
   auto out = at::empty(lon.sizes(), at::kLong);
   int64_t* pix = out.mutable_data_ptr<int64_t>();
   at::parallel_for(0, size, kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const auto point = detail::project(lons[i], lats[i], z[i]);
+      const auto point = detail::project(lons[i], lats[i], z[i], from_pole[i]);
       pix[i] = detail::encode(order, level, detail::datapipe_pixel(level, point));
     }
   });

@@ -50,16 +50,16 @@ struct TurnedPoint {
   }
 };
 
-// (lon, lat) in degrees, z = cos(radians(90 - lat)). Every operation is in T and in the order in
-// which the HealDA datapipe has it: float32 answers near a border depend on it.
+// (lon, lat) in degrees, z = cos(radians(90 - lat)), from_pole = sqrt(3 (1 - |z|)). Every operation
+// is in T and in the order in which the HealDA datapipe has it: float32 answers near a border
+// depend on it.
 template <class T>
-TurnedPoint<T> project(T lon, T lat, T z) {
+TurnedPoint<T> project(T lon, T lat, T z, T from_pole) {
   constexpr T kQuarter = T(M_PI / 4), kEighths = T(3 * M_PI / 8), kRight = T(M_PI / 2);
   constexpr T kRadians = T(M_PI / 180), kCap = T(2.0 / 3.0);
   const T phi = wrap_degrees(lon) * kRadians, height = std::abs(z);
   T xs = phi, ys = kEighths * z;
   if (height > kCap) {
-    T from_pole = std::sqrt(3 * (1 - height));
     if constexpr (std::is_same_v<T, double>) {
       if (1 - height < kNearPole) {
         from_pole = std::sqrt(6.0) * std::sin((90 - std::abs(lat)) * (kRadians / 2));
