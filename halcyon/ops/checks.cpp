@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/ops/checks.h"
 
+#include <ATen/core/grad_mode.h>
 #include <fmt/ranges.h>
 
 namespace halcyon {
@@ -26,6 +27,11 @@ void check_device(const at::Tensor& t, const at::Tensor& reference, const char* 
                   const char* name) {
   HALCYON_CHECK(t.device() == reference.device(), operation, "expected {} on {}, got {}", name,
                 reference.device().str(), t.device().str());
+}
+
+void check_first_derivative(const char* operation) {
+  HALCYON_CHECK(!at::GradMode::is_enabled(), operation,
+                "expected a first derivative, got a backward with create_graph");
 }
 
 }  // namespace halcyon

@@ -30,4 +30,8 @@ void check_index(const at::Tensor& t, int64_t length, const char* operation, con
 void check_device(const at::Tensor& t, const at::Tensor& reference, const char* operation,
                   const char* name);
 
+// Throws Error(argument) in a backward that is itself to be differentiated (create_graph), which
+// would otherwise take these gradients for constants.
+void check_first_derivative(const char* operation);
+
 }  // namespace halcyon

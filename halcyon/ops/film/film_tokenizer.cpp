@@ -2,8 +2,10 @@
 #include "halcyon/ops/film/film_tokenizer.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 
 #include "halcyon/ops/checks.h"
+#include "halcyon/ops/film/backends.h"
 
 namespace halcyon {
 namespace {
@@ -27,17 +29,12 @@ void check_matrix(const at::Tensor& t, int64_t rows, int64_t columns, const at::
 }
 
 // Ids (N,) into table (rows, width).
-void check_ids(const at::Tensor& ids, const at::Tensor& table, const at::Tensor& obs,
-               const char* ids_name, const char* table_name) {
+void check_table(const at::Tensor& ids, const at::Tensor& table, const at::Tensor& obs,
+                 const char* ids_name, const char* table_name) {
   check_index(ids, obs.size(0), kName, ids_name);
   check_device(ids, obs, kName, ids_name);
   check_floating(table, 2, kName, table_name);
   check_device(table, obs, kName, table_name);
-  if (ids.numel() == 0 || ids.is_meta()) return;
-  const auto [low, high] = at::aminmax(ids);
-  const auto least = low.item<int64_t>(), most = high.item<int64_t>();
-  HALCYON_CHECK(least >= 0 && most < table.size(0), kName, "expected {} in [0, {}), got {}",
-                ids_name, table.size(0), least < 0 ? least : most);
 }
 
 }  // namespace
@@ -55,13 +52,13 @@ at::Tensor film_tokenizer(const at::Tensor& obs, const at::Tensor& float_metadat
   HALCYON_CHECK(float_metadata.size(0) == obs.size(0), kName,
                 "expected {} rows of float_metadata, got {}", obs.size(0), float_metadata.size(0));
   check_device(float_metadata, obs, kName, "float_metadata");
-  check_ids(obs_type, embed_table, obs, "obs_type", "embed_table");
-  check_ids(channel, channel_embedding, obs, "channel", "channel_embedding");
+  check_table(obs_type, embed_table, obs, "obs_type", "embed_table");
+  check_table(channel, channel_embedding, obs, "channel", "channel_embedding");
   int64_t width = float_metadata.size(1) + embed_table.size(1) + channel_embedding.size(1);
   if (platform_embedding) {
     HALCYON_CHECK(platform.has_value(), kName,
                   "expected platform ids beside platform_embedding, got none");
-    check_ids(*platform, *platform_embedding, obs, "platform", "platform_embedding");
+    check_table(*platform, *platform_embedding, obs, "platform", "platform_embedding");
     width += platform_embedding->size(1);
   }
   check_floating(weight1, 2, kName, "weight1");
@@ -72,18 +69,26 @@ at::Tensor film_tokenizer(const at::Tensor& obs, const at::Tensor& float_metadat
   check_vector(norm_weight, hidden, obs, "norm_weight");
   check_vector(norm_bias, hidden, obs, "norm_bias");
   check_matrix(weight2, -1, hidden, obs, "weight2");
-  HALCYON_CHECK(weight2.size(0) % 2 == 0, kName, "expected weight2 of 2 * out rows, got {}",
-                weight2.size(0));
+  HALCYON_CHECK(weight2.size(0) > 0 && weight2.size(0) % 2 == 0, kName,
+                "expected weight2 of 2 * out rows, got {}", weight2.size(0));
   check_vector(bias2, weight2.size(0), obs, "bias2");
 
-  std::vector<at::Tensor> parts{float_metadata, embed_table.index_select(0, obs_type),
-                                channel_embedding.index_select(0, channel)};
-  if (platform_embedding) parts.push_back(platform_embedding->index_select(0, *platform));
-  auto h = at::linear(at::cat(parts, 1), weight1, bias1);
-  h = at::silu(at::layer_norm(h, {hidden}, norm_weight, norm_bias, eps));
-  const auto film = at::linear(h, weight2, bias2);
-  const auto halves = film.chunk(2, 1);
-  return at::addcmul(halves[1], halves[0], obs.unsqueeze(1));
+  film_detail::Inputs in{{obs, float_metadata, weight1, bias1, norm_weight, norm_bias, weight2,
+                          bias2, embed_table, channel_embedding},
+                         {obs_type, channel},
+                         eps};
+  if (platform_embedding) {
+    in.floats.push_back(*platform_embedding);
+    in.ids.push_back(*platform);
+  }
+  if (!obs.is_cpu() && !obs.is_meta()) {
+    film_detail::check_ids(in);
+    return film_detail::composed(in);
+  }
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("halcyon::_film_tokenizer", "")
+                             .typed<at::Tensor(at::TensorList, at::TensorList, double)>();
+  return op.call(in.floats, in.ids, in.eps);
 }
 
 }  // namespace halcyon

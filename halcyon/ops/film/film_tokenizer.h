@@ -17,8 +17,9 @@ namespace halcyon {
 // obs (N,), float_metadata (N, M), obs_type, channel, platform (N,) int32 or int64; tables
 // (rows, width); weight1 (hidden, width of cond), weight2 (2 * out, hidden). platform and
 // platform_embedding are given together or not at all (a platform without a table is ignored).
-// Returns (N, out). Ids outside their table are an Error. Differentiable in every floating input;
-// for many observations the backward recomputes by blocks instead of keeping the hidden layers.
+// Returns (N, out) in the promoted type of obs and the weights; sums are in float32, in double when
+// any input is double. Ids outside their table are an Error. Differentiable in every floating
+// input; on a CPU the backward recomputes the layers, so that nothing of the hidden width is kept.
 at::Tensor film_tokenizer(const at::Tensor& obs, const at::Tensor& float_metadata,
                           const at::Tensor& obs_type, const at::Tensor& channel,
                           const std::optional<at::Tensor>& platform, const at::Tensor& embed_table,

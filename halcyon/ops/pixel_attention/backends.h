@@ -5,6 +5,8 @@
 
 #include <optional>
 
+#include "halcyon/ops/cpu_level.h"
+
 // The raw compute of pixel_attention, without autograd. The arguments are checked by the caller,
 // cu_seqlens excepted.
 namespace halcyon::pixel_attention_detail {
@@ -28,7 +30,7 @@ struct Forward {
       lse;  // (P, H) in the accumulation type: log sum exp of the scaled scores; 0 when empty
 };
 
-// In the accumulation type; b_v undefined when there was none.
+// In the accumulation type or the input's; b_v undefined when there was none.
 struct Gradients {
   at::Tensor q, tokens, w_k, w_v, b_v;
 };
@@ -37,5 +39,11 @@ struct Gradients {
 // number of scores at a time.
 Forward forward_composed(const Inputs& in);
 Gradients backward_composed(const Inputs& in, const at::Tensor& lse, const at::Tensor& grad_out);
+
+// One pass over the tokens with nothing of the size of tokens x heads in memory; the backward
+// recomputes the weights from lse. Bit-identical for any number of threads.
+Forward forward_cpu(const Inputs& in, CpuLevel level = cpu_level());
+Gradients backward_cpu(const Inputs& in, const at::Tensor& lse, const at::Tensor& grad_out,
+                       CpuLevel level = cpu_level());
 
 }  // namespace halcyon::pixel_attention_detail

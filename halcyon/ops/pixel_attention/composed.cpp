@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ATen.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <algorithm>
 #include <limits>
@@ -95,6 +96,8 @@ at::ScalarType Inputs::accumulate() const {
 }
 
 Forward forward_composed(const Inputs& in) {
+  // sums stay in the accumulation type whatever autocast says
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   const Folded f(in);
   auto out = at::zeros_like(in.q, at::MemoryFormat::Contiguous);
   auto lse = at::zeros({in.q.size(0), in.q.size(1)}, in.q.options().dtype(f.type));
@@ -116,6 +119,7 @@ Forward forward_composed(const Inputs& in) {
 }
 
 Gradients backward_composed(const Inputs& in, const at::Tensor& lse, const at::Tensor& grad_out) {
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   const Folded f(in);
   const auto options = in.q.options().dtype(f.type);
   Gradients grad{at::zeros(in.q.sizes(), options), at::zeros(in.tokens.sizes(), options),

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "halcyon/ops/checks.h"
+#include "halcyon/ops/pixel_attention/gather.h"
 
 namespace halcyon {
 
@@ -66,7 +67,7 @@ ObsContext prepare_obs_context(const at::Tensor& obs, const at::Tensor& float_me
     check_device(*t, obs, kName, "every input");
 
   const auto [order, counts] = sort_and_pack(flat_idx, total_pixels);
-  const auto sorted = [&order = order](const at::Tensor& t) { return t.index_select(0, order); };
+  const auto sorted = [&order = order](const at::Tensor& t) { return gather_rows(t, order); };
   const auto offsets = counts_to_cu_seqlens(counts);
   std::optional<PixelGroupMap> map;
   if (build_group_map) map = build_pixel_group_map(offsets, group_thresh_mult);

@@ -87,7 +87,8 @@ std::tuple<at::Tensor, at::Tensor> sort_and_pack(const at::Tensor& flat_idx, int
         (flat_idx.min().item<int64_t>() < 0 || flat_idx.max().item<int64_t>() >= total_pixels)) {
       out_of_range(flat_idx, total_pixels);
     }
-    const auto order = std::get<1>(at::sort(flat_idx, /*stable=*/true));
+    const auto order =
+        std::get<1>(at::sort(flat_idx, /*stable=*/std::optional<bool>(true), /*dim=*/0));
     return {order.to(at::kInt), at::bincount(flat_idx, {}, total_pixels)};
   }
   HALCYON_CHECK(rows > 0 || total_pixels <= (int64_t{1} << 40), "sort_and_pack",

@@ -5,6 +5,7 @@
 #include <torch/library.h>
 
 #include "halcyon/base/error.h"
+#include "halcyon/ops/checks.h"
 #include "halcyon/ops/pixel_attention/backends.h"
 #include "halcyon/ops/pixel_attention/packing.h"
 #include "halcyon/ops/pixel_attention/pixel_attention.h"
@@ -33,8 +34,9 @@ std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& q, const at::Tensor
                                            const at::Tensor& w_k, const at::Tensor& w_v,
                                            const MaybeTensor& /*b_k*/, const MaybeTensor& b_v,
                                            const at::Tensor& cu, int64_t n_kv, double scale) {
-  const auto result =
-      pixel_attention_detail::forward_composed(checked(q, tokens, w_k, w_v, b_v, cu, n_kv, scale));
+  const auto in = checked(q, tokens, w_k, w_v, b_v, cu, n_kv, scale);
+  const auto result = q.is_cpu() ? pixel_attention_detail::forward_cpu(in)
+                                 : pixel_attention_detail::forward_composed(in);
   return {result.out, result.lse};
 }
 
@@ -53,8 +55,9 @@ using Gradients = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at:
 Gradients backward(const at::Tensor& grad_out, const at::Tensor& q, const at::Tensor& tokens,
                    const at::Tensor& w_k, const at::Tensor& w_v, const MaybeTensor& b_v,
                    const at::Tensor& cu, const at::Tensor& lse, int64_t n_kv, double scale) {
-  const auto g = pixel_attention_detail::backward_composed(
-      checked(q, tokens, w_k, w_v, b_v, cu, n_kv, scale), lse, grad_out);
+  const auto in = checked(q, tokens, w_k, w_v, b_v, cu, n_kv, scale);
+  const auto g = q.is_cpu() ? pixel_attention_detail::backward_cpu(in, lse, grad_out)
+                            : pixel_attention_detail::backward_composed(in, lse, grad_out);
   return {g.q.to(q.scalar_type()), g.tokens.to(tokens.scalar_type()), g.w_k.to(w_k.scalar_type()),
           g.w_v.to(w_v.scalar_type()),
           b_v ? g.b_v.to(b_v->scalar_type()) : at::empty({0}, q.options())};
@@ -91,6 +94,7 @@ struct PixelAttention : torch::autograd::Function<PixelAttention> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grad_out) {
+    check_first_derivative("pixel_attention");
     static const auto op = c10::Dispatcher::singleton()
                                .findSchemaOrThrow("halcyon::_pixel_attention_backward", "")
                                .typed<decltype(halcyon::backward)>();

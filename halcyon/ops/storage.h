@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+namespace halcyon {
+
+// bfloat16 in memory, for kernels that include nothing of torch.
+struct Bf16 {
+  uint16_t bits;
+};
+
+}  // namespace halcyon

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+
+#include "halcyon/ops/cpu_level.h"
+
+// The raw compute of temporal_attention; arguments are checked by the caller.
+namespace halcyon::temporal_detail {
+
+struct Inputs {
+  at::Tensor q, k, v;  // (B, T, X, H, d)
+  bool linear, causal;
+  std::optional<int64_t> window;
+  std::optional<at::Tensor> cos, sin;  // (T, d)
+};
+
+struct Gradients {
+  at::Tensor q, k, v;
+};
+
+// ATen operators, differentiable by themselves, on any device: also the readable reference.
+at::Tensor composed(const Inputs& in);
+
+// One pass over each pixel's frames; the backward recomputes the weights.
+at::Tensor forward_cpu(const Inputs& in, CpuLevel level = cpu_level());
+Gradients backward_cpu(const Inputs& in, const at::Tensor& grad_out, CpuLevel level = cpu_level());
+
+}  // namespace halcyon::temporal_detail

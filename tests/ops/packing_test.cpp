@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "halcyon/ops/pixel_attention/packing.h"
+
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "halcyon/ops/pixel_attention/obs_context.h"
+#include "tests/ops/ops_test.h"
+#include "tests/support/compare.h"
+#include "tests/support/golden.h"
+#include "tests/support/paths.h"
+
+namespace halcyon {
+namespace {
+
+using test::expect_error;
+using test::identical;
+
+at::Tensor ints(std::vector<int32_t> values) {
+  return torch::tensor(values, torch::kInt);
+}
+
+// Sorts stably by comparison, which the counting sort must agree with.
+void expect_stable_sort(const at::Tensor& flat_idx, int64_t total) {
+  const auto [order, counts] = sort_and_pack(flat_idx, total);
+  EXPECT_EQ(order.scalar_type(), torch::kInt);
+  EXPECT_EQ(counts.scalar_type(), torch::kLong);
+  const auto expected =
+      std::get<1>(at::sort(flat_idx, /*stable=*/std::optional<bool>(true), /*dim=*/0));
+  EXPECT_TRUE(identical(order.to(torch::kLong), expected));
+  EXPECT_TRUE(identical(counts, at::bincount(flat_idx, {}, total)));
+}
+
+TEST(SortAndPack, LiteralExample) {
+  const auto [order, counts] = sort_and_pack(ints({2, 0, 2, 1, 0, 2}), 4);
+  EXPECT_TRUE(identical(order, ints({1, 4, 3, 0, 2, 5})));
+  EXPECT_TRUE(identical(counts, torch::tensor({2, 1, 3, 0}, torch::kLong)));
+}
+
+TEST(SortAndPack, GoldensWithTiesInInputOrder) {
+  HALCYON_NEEDS_SHARED();
+  const auto g = test::golden("healda/packing");
+  for (const auto& [name, config] : g.config.items()) {
+    SCOPED_TRACE(name);
+    const auto [order, counts] =
+        sort_and_pack(g.at("in." + name + ".flat_idx"), config.at("total_pixels").get<int64_t>());
+    const auto out = "out." + name + ".";
+    EXPECT_TRUE(identical(order, g.at(out + "sorted_order_stable")));
+    EXPECT_TRUE(identical(counts, g.at(out + "counts")));
+    const auto offsets = counts_to_cu_seqlens(counts);
+    EXPECT_TRUE(identical(offsets, g.at(out + "cu_seqlens_k")));
+    const auto map = build_pixel_group_map(offsets);
+    EXPECT_TRUE(identical(map.program_ptr, g.at(out + "program_ptr")));
+    EXPECT_TRUE(identical(map.program_pixels, g.at(out + "program_pixels")));
+  }
+}
+
+TEST(SortAndPack, AgreesWithAComparisonSort) {
+  torch::manual_seed(1);
+  for (const auto type : {torch::kInt, torch::kLong}) {
+    for (const int64_t rows : {0, 1, 7, 1000, 200001}) {
+      for (const int64_t total : {1, 5, 3000, 700000}) {
+        expect_stable_sort(torch::randint(total, {rows}, type), total);
+      }
+    }
+  }
+  expect_stable_sort(torch::randint(50, {300, 3}, torch::kLong).select(1, 1), 50);
+}
+
+TEST(SortAndPack, SameForAnyNumberOfThreads) {
+  torch::manual_seed(2);
+  const auto flat_idx = torch::randint(900, {400000}, torch::kInt);
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  const auto one = sort_and_pack(flat_idx, 900);
+  at::set_num_threads(3);
+  const auto three = sort_and_pack(flat_idx, 900);
+  at::set_num_threads(threads);
+  EXPECT_TRUE(identical(std::get<0>(one), std::get<0>(three)));
+  EXPECT_TRUE(identical(std::get<1>(one), std::get<1>(three)));
+}
+
+TEST(SortAndPack, RefusesWhatItCannotSort) {
+  expect_error("[sort_and_pack] expected flat_idx in [0, 3), got 3 at row 1", [] {
+    sort_and_pack(ints({0, 3, 1}), 3);
+  });
+  expect_error("[sort_and_pack] expected flat_idx in [0, 3), got -1 at row 1", [] {
+    sort_and_pack(ints({0, -1}), 3);
+  });
+  expect_error("in [0, 0)", [] { sort_and_pack(ints({0}), 0); });
+  expect_error("int32 or int64", [] { sort_and_pack(torch::zeros({3}), 3); });
+  expect_error("rank 1", [] { sort_and_pack(torch::zeros({3, 1}, torch::kInt), 3); });
+  expect_error("total_pixels >= 0", [] { sort_and_pack(ints({}), -1); });
+  expect_error("got 4294967296 at row 0",
+               [] { sort_and_pack(torch::tensor({int64_t{1} << 32}, torch::kLong), 1); });
+}
+
+TEST(CountsToCuSeqlens, LiteralEmptyAndWrong) {
+  EXPECT_TRUE(identical(counts_to_cu_seqlens(torch::tensor({5, 0, 3, 4}, torch::kLong)),
+                        ints({0, 5, 5, 8, 12})));
+  EXPECT_TRUE(identical(counts_to_cu_seqlens(ints({5, 0, 3, 4})), ints({0, 5, 5, 8, 12})));
+  EXPECT_TRUE(identical(counts_to_cu_seqlens(ints({})), ints({0})));
+  expect_error("counts >= 0", [] { counts_to_cu_seqlens(ints({1, -2})); });
+  expect_error("at most 2147483647", [] {
+    counts_to_cu_seqlens(torch::tensor({int64_t{1} << 30, int64_t{1} << 30}, torch::kLong));
+  });
+}
+
+TEST(PixelGroupMap, LiteralExamples) {
+  auto map = build_pixel_group_map(ints({0, 5, 5, 8, 12, 212}));
+  EXPECT_TRUE(identical(map.program_ptr, ints({0, 1, 3, 4})));
+  EXPECT_TRUE(identical(map.program_pixels, ints({4, 0, 2, 3})));
+  map = build_pixel_group_map(torch::zeros({4}, torch::kLong));
+  EXPECT_TRUE(identical(map.program_ptr, ints({0})));
+  EXPECT_TRUE(identical(map.program_pixels, ints({})));
+}
+
+TEST(PixelGroupMap, Goldens) {
+  HALCYON_NEEDS_SHARED();
+  const auto g = test::golden("healda/pixel_group_map");
+  int cases = 0;
+  for (const auto& [name, counts] : g.config.items()) {
+    for (const auto* mult : {"1.0", "2.0", "3.5"}) {
+      const auto key = name + ".m" + mult + ".";
+      SCOPED_TRACE(key);
+      const auto offsets = g.at("in." + key + "cu_seqlens_k");
+      EXPECT_TRUE(identical(
+          counts_to_cu_seqlens(torch::tensor(counts.get<std::vector<int64_t>>(), torch::kLong)),
+          offsets));
+      const auto map = build_pixel_group_map(offsets, std::stod(mult));
+      EXPECT_TRUE(identical(map.program_ptr, g.at("out." + key + "program_ptr")));
+      EXPECT_TRUE(identical(map.program_pixels, g.at("out." + key + "program_pixels")));
+      ++cases;
+    }
+  }
+  EXPECT_EQ(cases, 30);
+}
+
+TEST(PixelGroupMap, RefusesOffsetsThatAreNone) {
+  expect_error("begin with 0", [] { build_pixel_group_map(ints({1, 2})); });
+  expect_error("ascend, got 2 after 3", [] { build_pixel_group_map(ints({0, 3, 2})); });
+  expect_error("got none", [] { build_pixel_group_map(ints({})); });
+  expect_error("NaN", [] { build_pixel_group_map(ints({0, 1}), NAN); });
+}
+
+TEST(PixelGroupMap, MovesAsACopy) {
+  const auto map = build_pixel_group_map(ints({0, 2, 3}));
+  const auto copy = map.to(torch::kCPU, torch::kBFloat16);
+  EXPECT_TRUE(identical(copy.program_ptr, map.program_ptr));
+  EXPECT_NE(copy.program_ptr.data_ptr(), map.program_ptr.data_ptr());
+}
+
+TEST(ObsContext, Golden) {
+  HALCYON_NEEDS_SHARED();
+  const auto g = test::golden("healda/prepare_obs_context");
+  const auto context = prepare_obs_context(
+      g.at("in.obs"), g.at("in.float_metadata"), g.at("in.obs_type"), g.at("in.channel"),
+      g.at("in.platform"), g.at("in.flat_idx"), g.config.at("total_pixels").get<int64_t>());
+  EXPECT_TRUE(identical(context.obs, g.at("out_stable.obs")));
+  EXPECT_TRUE(identical(context.float_metadata, g.at("out_stable.float_metadata")));
+  EXPECT_TRUE(identical(context.obs_type, g.at("out_stable.obs_type")));
+  EXPECT_TRUE(identical(context.channel, g.at("out_stable.channel")));
+  EXPECT_TRUE(identical(context.platform, g.at("out_stable.platform")));
+  EXPECT_TRUE(identical(context.cu_seqlens_k, g.at("out.cu_seqlens_k")));
+  EXPECT_EQ(context.max_seqlen_k, g.config.at("max_seqlen_k").get<int64_t>());
+  ASSERT_TRUE(context.group_map.has_value());
+  EXPECT_TRUE(identical(context.group_map->program_ptr, g.at("out.program_ptr")));
+  EXPECT_TRUE(identical(context.group_map->program_pixels, g.at("out.program_pixels")));
+}
+
+ObsContext small_context(at::Tensor obs, int64_t total = 3, bool group_map = true) {
+  const int64_t rows = obs.size(0);
+  const auto ids = torch::arange(rows, torch::kInt);
+  return prepare_obs_context(obs, torch::ones({rows, 2}, obs.options()), ids, ids + 10, ids + 20,
+                             torch::arange(rows, torch::kLong).remainder(2), total, group_map);
+}
+
+TEST(ObsContext, SortsEveryRowAlikeAndKeepsGradients) {
+  const auto obs = torch::arange(5, torch::kDouble).requires_grad_();
+  const auto context = small_context(obs);
+  EXPECT_TRUE(identical(context.channel, ints({10, 12, 14, 11, 13})));
+  EXPECT_TRUE(identical(context.cu_seqlens_k, ints({0, 3, 5, 5})));
+  EXPECT_EQ(context.max_seqlen_k, 3);
+  (context.obs * torch::tensor({1.0, 2.0, 3.0, 4.0, 5.0}, torch::kDouble)).sum().backward();
+  EXPECT_TRUE(identical(obs.grad(), torch::tensor({1.0, 4.0, 2.0, 5.0, 3.0}, torch::kDouble)));
+}
+
+TEST(ObsContext, EmptyAndWithoutMap) {
+  const auto context = small_context(torch::empty({0}), 4, false);
+  EXPECT_TRUE(identical(context.cu_seqlens_k, ints({0, 0, 0, 0, 0})));
+  EXPECT_EQ(context.max_seqlen_k, 0);
+  EXPECT_FALSE(context.group_map.has_value());
+  EXPECT_EQ(small_context(torch::empty({0}), 0).cu_seqlens_k.size(0), 1);
+}
+
+TEST(ObsContext, MovesAndCastsFloatingTensorsOnly) {
+  const auto context = small_context(torch::rand({4}));
+  const auto half = context.to(torch::kBFloat16);
+  EXPECT_EQ(half.obs.scalar_type(), torch::kBFloat16);
+  EXPECT_EQ(half.float_metadata.scalar_type(), torch::kBFloat16);
+  EXPECT_EQ(half.channel.scalar_type(), torch::kInt);
+  EXPECT_EQ(half.max_seqlen_k, 2);
+  ASSERT_TRUE(half.group_map.has_value());
+  EXPECT_TRUE(identical(half.group_map->program_ptr, context.group_map->program_ptr));
+  EXPECT_TRUE(identical(context.to(torch::Device(torch::kCPU)).obs, context.obs));
+  expect_error("floating", [&] { context.to(torch::kInt); });
+}
+
+TEST(ObsContext, RefusesColumnsThatDoNotFit) {
+  const auto f = torch::zeros({3}), m = torch::zeros({3, 2});
+  const auto i = torch::zeros({3}, torch::kInt), shorter = torch::zeros({2}, torch::kInt);
+  expect_error("obs of rank 1", [&] { prepare_obs_context(m, m, i, i, i, i, 1); });
+  expect_error("float_metadata", [&] { prepare_obs_context(f, f, i, i, i, i, 1); });
+  expect_error("obs_type", [&] { prepare_obs_context(f, m, shorter, i, i, i, 1); });
+  expect_error("channel", [&] { prepare_obs_context(f, m, i, f, i, i, 1); });
+  expect_error("platform", [&] { prepare_obs_context(f, m, i, i, shorter, i, 1); });
+  expect_error("flat_idx", [&] { prepare_obs_context(f, m, i, i, i, shorter, 1); });
+  expect_error("rank 1", [&] { ObsContext(f, m, i, i, i, m, 0); });
+}
+
+}  // namespace
+}  // namespace halcyon
