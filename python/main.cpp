@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "halcyon/base/error.h"
+#include "python/bindings.h"
+
+namespace {
+
+// Wrong arguments are ValueError; files, configurations and numerics are RuntimeError.
+void translate(std::exception_ptr pointer) {
+  try {
+    if (pointer) std::rethrow_exception(pointer);
+  } catch (const halcyon::Error& e) {
+    PyErr_SetString(
+        e.kind() == halcyon::ErrorKind::argument ? PyExc_ValueError : PyExc_RuntimeError, e.what());
+  }
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  namespace python = halcyon::python;
+  m.doc() = "Halcyon's C++ side; import halcyon instead.";
+  pybind11::register_exception_translator(&translate);
+  python::add_module_handle(m);
+  python::add_observation_classes(m);
+  python::add_operators(m);
+  python::add_layers(m);
+  python::add_models(m);
+  python::add_healpix(m);
+  python::add_features(m);
+  python::add_checkpoints(m);
+}
