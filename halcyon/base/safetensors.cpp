@@ -8,8 +8,10 @@
 #include <bit>
 #include <cstring>
 #include <fstream>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -25,6 +27,8 @@ static_assert(std::endian::native == std::endian::little, "safetensors data are 
 namespace {
 
 constexpr std::uint64_t kMaxHeader = 100'000'000;  // the format's own limit
+
+constexpr std::size_t kMaxRank = 64;  // LibTorch's
 
 constexpr std::pair<const char*, at::ScalarType> kTypes[] = {
     {"F64", at::kDouble}, {"F32", at::kFloat}, {"F16", at::kHalf},  {"BF16", at::kBFloat16},
@@ -51,7 +55,16 @@ class Reader {
     check(header_size <= kMaxHeader && header_size <= bytes.size() - 8,
           "announces a header of {} bytes in a file of {}", header_size, bytes.size());
     const auto* text = reinterpret_cast<const char*>(bytes.data()) + 8;
-    const json header = json::parse(text, text + header_size, nullptr, /*allow_exceptions=*/false);
+    std::set<std::string> names;
+    const auto check_names = [&](int depth, json::parse_event_t event, const json& name) {
+      if (depth == 1 && event == json::parse_event_t::key) {
+        check(names.insert(name.get<std::string>()).second, "holds two tensors named {}",
+              name.get<std::string>());
+      }
+      return true;
+    };
+    const json header =
+        json::parse(text, text + header_size, check_names, /*allow_exceptions=*/false);
     check(header.is_object(), "its header is not a JSON object");
 
     TensorFile content;
@@ -100,13 +113,20 @@ class Reader {
                                     [&](const auto& t) { return dtype == t.first; });
     check(type != std::end(kTypes), "tensor {} has the unknown dtype {}", name, dtype);
     e.type = type->second;
-    std::int64_t size = static_cast<std::int64_t>(c10::elementSize(e.type));
+    check(value["shape"].size() <= kMaxRank, "tensor {} has {} dimensions", name,
+          value["shape"].size());
+    std::int64_t size = static_cast<std::int64_t>(c10::elementSize(e.type)), extents = 1;
     for (const auto& extent : value["shape"]) {
       check(extent.is_number_unsigned(), "tensor {} has a shape that is not of whole numbers",
             name);
       e.shape.push_back(extent.get<std::int64_t>());
-      check(e.shape.back() >= 0 && !__builtin_mul_overflow(size, e.shape.back(), &size),
+      // empty tensors, too, need extents whose product fits
+      check(e.shape.back() >= 0 &&
+                !__builtin_mul_overflow(extents, std::max<std::int64_t>(e.shape.back(), 1),
+                                        &extents) &&
+                extents <= std::numeric_limits<std::int64_t>::max() / 8,
             "tensor {} has an impossible shape", name);
+      size *= e.shape.back();
     }
     for (const auto& offset : value["data_offsets"]) {
       check(offset.is_number_unsigned(), "tensor {} has offsets that are not whole numbers", name);
@@ -134,6 +154,9 @@ class Reader {
   at::Tensor tensor(const Entry& e, std::byte* address) const {
     const auto options = at::TensorOptions().dtype(e.type);
     if (e.begin == e.end) return at::empty(e.shape, options);
+    check(e.type != at::kBool || std::all_of(address, address + (e.end - e.begin),
+                                             [](std::byte b) { return b <= std::byte{1}; }),
+          "tensor {} has truth values other than 0 and 1", e.name);
     const bool aligned = reinterpret_cast<std::uintptr_t>(address) % c10::elementSize(e.type) == 0;
     if (!aligned) {
       auto copy = at::empty(e.shape, options);
@@ -169,9 +192,9 @@ void write_safetensors(const fs::path& path, const TensorFile& content) {
   if (!content.metadata.empty()) header["__metadata__"] = content.metadata;
   std::uint64_t position = 0;
   for (const auto& [name, tensor] : content.tensors) {
-    const auto* type = std::find_if(std::begin(kTypes), std::end(kTypes), [&](const auto& t) {
-      return tensor.scalar_type() == t.second;
-    });
+    const auto* type =
+        std::find_if(std::begin(kTypes), std::end(kTypes),
+                     [wanted = tensor.scalar_type()](const auto& t) { return wanted == t.second; });
     HALCYON_CHECK(type != std::end(kTypes), "write_safetensors",
                   "tensor {}: expected a plain dtype, got {}", name,
                   c10::toString(tensor.scalar_type()));

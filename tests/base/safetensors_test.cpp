@@ -59,6 +59,23 @@ TEST(Safetensors, RefusesFilesThatLie) {
                  ""),
        "impossible shape"},
       {file_with(R"({"__metadata__":{"a":1}})", ""), "not a string"},
+      {file_with(R"({"a":{"dtype":"F32","shape":[0,4294967296,4294967296],"data_offsets":[0,0]}})",
+                 ""),
+       "impossible shape"},
+      {file_with(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
+                 R"("a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
+                 "1"),
+       "two tensors named a"},
+      {file_with(R"({"a":{"dtype":"BOOL","shape":[2],"data_offsets":[0,2]}})", "\1\2"),
+       "truth values"},
+      {file_with(fmt::format(R"({{"a":{{"dtype":"U8","shape":[{}1],"data_offsets":[0,1]}}}})",
+                             [] {
+                               std::string ones;
+                               for (int i = 0; i < 64; ++i) ones += "1,";
+                               return ones;
+                             }()),
+                 "1"),
+       "65 dimensions"},
   };
   for (const auto& [bytes, reason] : cases) {
     write_text(folder / "bad.safetensors", bytes);
