@@ -16,7 +16,7 @@
 namespace halcyon::netcdf_detail {
 namespace {
 
-constexpr int kSecondsOfCpu = 20;
+constexpr int kSecondsOfCpu = 5;
 
 // All strings of a variable and of its attributes (their heap is where HDF5 trusts the file), and
 // of other variables the first value, for the index of its chunks.

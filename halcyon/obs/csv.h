@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace halcyon::obs {
+
+// A comma-separated file (RFC 4180: quoted fields, doubled quotes, CRLF or LF) with a header line.
+struct Csv {
+  std::filesystem::path path;
+  std::vector<std::string> header;
+  std::vector<std::vector<std::string>> rows;  // each as long as the header
+  std::vector<int64_t> line;                   // of each row in the file, from 1
+
+  // The place of a column; Error(input) with the names that exist when there is none.
+  std::size_t column(std::string_view name) const;
+  // A field as a number; nothing where it is empty or says "nan", "na" or "null" in any case.
+  // Error(input) naming file and line for anything else.
+  std::optional<double> number(std::size_t row, std::size_t column) const;
+};
+
+// Throws Error(input) naming file and line: no header, a row of another length, an open quote, NUL
+// bytes. Empty lines are skipped.
+Csv parse_csv(std::string_view text, const std::filesystem::path& path);
+Csv read_csv(const std::filesystem::path& path);
+
+}  // namespace halcyon::obs
