@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "halcyon/assimilation/analysis_run.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "halcyon/base/device.h"
+#include "halcyon/base/error.h"
+#include "halcyon/base/log.h"
+#include "halcyon/model/checkpoint.h"
+#include "halcyon/obs/bias.h"
+#include "halcyon/obs/reader.h"
+#include "halcyon/state/read_fields.h"
+
+namespace halcyon::assimilation {
+
+namespace {
+
+constexpr int64_t kNanoseconds = 1'000'000'000;
+
+// Reports as the analysis needs them, one element a row of the table.
+struct Reports {
+  std::vector<int64_t> time;  // seconds
+  std::vector<double> lat, lon;
+  std::vector<float> value, bias, error_sd;  // value as reported; bias NaN where unknown
+  std::vector<std::string> station;
+  std::vector<int32_t> reason;
+  int64_t size() const { return static_cast<int64_t>(time.size()); }
+};
+
+template <class T>
+std::vector<T> copy(const obs::Table& table, std::string_view name) {
+  const auto span = table.values<T>(name);
+  return {span.begin(), span.end()};
+}
+
+Reports reports_of(const obs::Table& table, const at::Tensor& codes) {
+  Reports r;
+  for (const int64_t t : table.values<int64_t>("time_ns")) r.time.push_back(t / kNanoseconds);
+  r.lat = copy<double>(table, "lat");
+  r.lon = copy<double>(table, "lon");
+  r.value = copy<float>(table, "value");
+  r.error_sd = copy<float>(table, "error_sd");
+  r.bias.assign(r.value.size(), FeedbackRow::kMissing);
+  for (int64_t i = 0; i < table.rows(); ++i) r.station.push_back(table.text("station", i));
+  const auto* c = codes.const_data_ptr<int32_t>();
+  r.reason.assign(c, c + codes.numel());
+  return r;
+}
+
+// A field (X) on the grid at every report; NaN outside the grid.
+at::Tensor at_reports(const RegionalSystem& system, const Reports& reports,
+                      const at::Tensor& field) {
+  const auto options = at::TensorOptions().dtype(at::kDouble);
+  const auto count = reports.size();
+  const auto lon = at::from_blob(const_cast<double*>(reports.lon.data()), {count}, options);
+  const auto lat = at::from_blob(const_cast<double*>(reports.lat.data()), {count}, options);
+  return bilinear_to_points(system.grid, lon, lat).apply(field);
+}
+
+// Station statistics from the even days of the period, against the system's fields; taken off every
+// report that has some.
+void correct_bias(const AnalysisConfig& config, const obs::Table& table, Reports& reports) {
+  const auto& system = *config.system;
+  const auto even = [](int64_t time) {
+    return (static_cast<int64_t>(std::floor(day_of_year(time))) + 1) % 2 == 0;
+  };
+  const auto truth = system.split.read(system.fields, state::Purpose::evaluation,
+                                       {.variables = {system.variable.name}});
+  std::vector<int64_t> rows;
+  std::vector<double> departures;
+  for (int64_t i = 0; i < reports.size(); ++i) {
+    const int64_t time = reports.time[i];
+    if (reports.reason[i] != 0 || time < config.bias_period->start ||
+        time >= config.bias_period->end || !even(time)) {
+      continue;
+    }
+    const auto found = std::lower_bound(truth.times.begin(), truth.times.end(), time);
+    if (found == truth.times.end() || *found != time) continue;
+    const auto site = bilinear_to_points(system.grid, at::tensor({reports.lon[i]}, at::kDouble),
+                                         at::tensor({reports.lat[i]}, at::kDouble));
+    const auto field = truth.data[found - truth.times.begin()][0];
+    rows.push_back(i);
+    departures.push_back(reports.value[i] - site.apply(field.to(at::kDouble)).item<double>());
+  }
+  HALCYON_CHECK_KIND(!rows.empty(), input, "bias_correction",
+                     "expected reports on even days between {} and {} at the times of {}, got none",
+                     format_time(config.bias_period->start), format_time(config.bias_period->end),
+                     system.fields.string());
+  const auto bias = obs::StationBias::fit(table.select(at::tensor(rows, at::kLong)),
+                                          at::tensor(departures, at::kDouble));
+  const auto variables = table.values<int32_t>("variable");
+  for (int64_t i = 0; i < reports.size(); ++i) {
+    if (reports.reason[i] != 0) continue;
+    const int64_t seconds = reports.time[i];
+    const auto month =
+        civil_from_days(static_cast<int64_t>(std::floor(static_cast<double>(seconds) / 86400)))
+            .month;
+    const auto hour = static_cast<int>(second_of_day(seconds) / 3600);
+    const auto known = bias.bias(reports.station[i], variables[i], month, hour);
+    if (std::isnan(known)) {
+      reports.reason[i] = static_cast<int32_t>(obs::Reason::no_bias_statistics);
+      continue;
+    }
+    reports.bias[i] = static_cast<float>(known);
+    reports.error_sd[i] =
+        static_cast<float>(std::sqrt(bias.variance(reports.station[i], variables[i])));
+  }
+}
+
+// Climatology and its spread at every report, at the report's own time.
+struct Background {
+  std::vector<float> climatology, spread;
+};
+
+Background background_of(const RegionalSystem& system, const Reports& reports) {
+  Background b;
+  const auto spread = at_reports(system, reports, system.spread.to(at::kDouble));
+  b.climatology.assign(reports.time.size(), FeedbackRow::kMissing);
+  std::map<int64_t, std::vector<int64_t>> by_time;
+  for (int64_t i = 0; i < reports.size(); ++i) {
+    b.spread.push_back(static_cast<float>(spread[i].item<double>()));
+    by_time[reports.time[i]].push_back(i);
+  }
+  for (const auto& [time, rows] : by_time) {
+    std::vector<double> lon, lat;
+    for (const int64_t i : rows) {
+      lon.push_back(reports.lon[i]);
+      lat.push_back(reports.lat[i]);
+    }
+    const auto values =
+        bilinear_to_points(system.grid, at::tensor(lon, at::kDouble), at::tensor(lat, at::kDouble))
+            .apply(system.climatology.at(time)[0]);
+    for (std::size_t k = 0; k < rows.size(); ++k) {
+      b.climatology[rows[k]] = static_cast<float>(values[static_cast<int64_t>(k)].item<double>());
+    }
+  }
+  return b;
+}
+
+// Reports too far from climatology to be believed.
+void reject_gross(const AnalysisConfig& config, const Background& background, Reports& reports) {
+  for (int64_t i = 0; i < reports.size(); ++i) {
+    if (reports.reason[i] != 0) continue;
+    if (std::isnan(background.climatology[i]) || std::isnan(background.spread[i])) {
+      reports.reason[i] = static_cast<int32_t>(obs::Reason::outside_region);
+      continue;
+    }
+    const float bias = std::isnan(reports.bias[i]) ? 0 : reports.bias[i];
+    const double departure = std::abs(reports.value[i] - bias - background.climatology[i]);
+    const double allowed =
+        config.gross_limit * std::hypot(reports.error_sd[i], background.spread[i]);
+    if (departure > allowed) reports.reason[i] = static_cast<int32_t>(obs::Reason::gross_departure);
+  }
+}
+
+obs::Table read_observations(const AnalysisConfig& config) {
+  obs::ReadOptions options;
+  options.variables = config.rules.variables;
+  options.stations = config.station_file;
+  return obs::read_files(config.observation_files, config.observation_format, options);
+}
+
+Reports controlled_reports(const AnalysisConfig& config, Background& background) {
+  const auto table = read_observations(config);
+  auto rules = config.rules;
+  rules.blocked_stations = config.withheld;
+  rules.region = config.system->tokens;
+  const auto codes = obs::quality_control(table, rules);
+  log::info("quality control\n{}", obs::reason_table(table, codes));
+  auto reports = reports_of(table, codes);
+  for (auto& sd : reports.error_sd) {
+    if (std::isnan(sd)) sd = static_cast<float>(config.default_error_sd);
+  }
+  if (config.bias_period) correct_bias(config, table, reports);
+  background = background_of(*config.system, reports);
+  reject_gross(config, background, reports);
+  return reports;
+}
+
+}  // namespace
+
+Analysis analyse(const AnalysisConfig& config) {
+  const auto& system = *config.system;
+  Background background;
+  const auto reports = controlled_reports(config, background);
+  std::vector<FeedbackRow> feedback;
+  std::vector<int64_t> used;
+
+  const auto times = config.times.times();
+  std::vector<DepartureSet> batch;
+  std::vector<int64_t> row_of;  // the report of every feedback row
+  for (const int64_t time : times) {
+    auto& set = batch.emplace_back(DepartureSet{time, {}});
+    for (int64_t i = 0; i < reports.size(); ++i) {
+      const int64_t age = time - reports.time[i];
+      const bool in_window = std::any_of(
+          system.ages.begin(), system.ages.end(),
+          [&](int64_t wanted) { return std::abs(age - wanted) <= config.age_tolerance; });
+      if (!in_window) continue;
+      feedback.push_back({time, reports.time[i], reports.station[i], reports.lat[i], reports.lon[i],
+                          reports.value[i], reports.bias[i], background.climatology[i],
+                          FeedbackRow::kMissing, reports.error_sd[i], reports.reason[i]});
+      row_of.push_back(i);
+      if (reports.reason[i] != 0) continue;
+      const float bias = std::isnan(reports.bias[i]) ? 0 : reports.bias[i];
+      set.observations.push_back({reports.lat[i], reports.lon[i],
+                                  reports.value[i] - bias - background.climatology[i],
+                                  reports.error_sd[i], background.spread[i],
+                                  static_cast<float>(std::max<int64_t>(age, 0)) / 3600});
+    }
+    used.push_back(static_cast<int64_t>(set.observations.size()));
+    if (set.observations.empty()) {
+      log::warn("{}: no usable observation; the analysis is that of no observations",
+                format_time(time));
+    }
+  }
+
+  auto model = load_checkpoint(config.checkpoint);
+  model->to(open_device(config.device));
+  RegionalModel network(system, model);
+  const auto pixels = network.analyse_pixels(batch);
+  const auto departure = system.to_grid.apply(pixels);
+  const auto climatology = system.climatology.at(times).select(1, 0);  // (T, X) float64
+  const auto count = static_cast<int64_t>(times.size());
+  const auto on_grid = (climatology + departure).to(at::kFloat);
+  const auto mean_on_pixels = system.to_pixels.apply(climatology);
+  const auto fields = [&](const Grid& grid, const at::Tensor& data) {
+    return state::Fields{{system.variable}, grid, times, data.to(at::kFloat).view({count, 1, -1})};
+  };
+
+  // H(x) at every report of every analysis
+  std::size_t row = 0;
+  for (int64_t t = 0; t < count; ++t) {
+    const auto at_all = at_reports(system, reports, on_grid[t].to(at::kDouble));
+    for (; row < feedback.size() && feedback[row].analysis_time == times[t]; ++row) {
+      feedback[row].analysis = static_cast<float>(at_all[row_of[row]].item<double>());
+    }
+  }
+  std::vector<std::string> reasons(obs::qc_reasons().begin(), obs::qc_reasons().end());
+  reasons[0] = "used";
+  return {fields(system.grid, on_grid),
+          fields(system.pixels, mean_on_pixels + pixels),
+          fields(system.grid, departure),
+          std::move(feedback),
+          std::move(used),
+          std::move(reasons)};
+}
+
+}  // namespace halcyon::assimilation

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "halcyon/assimilation/feedback.h"
+#include "halcyon/assimilation/regional_system.h"
+#include "halcyon/obs/quality_control.h"
+#include "halcyon/obs/table.h"
+#include "halcyon/state/fields.h"
+
+namespace halcyon::assimilation {
+
+// What `halcyon analyze` is asked for (docs/north_america.md has every key).
+struct AnalysisConfig {
+  std::shared_ptr<const RegionalSystem> system;
+  std::filesystem::path checkpoint;
+  std::string device = "cpu";
+  std::vector<std::filesystem::path> observation_files;
+  std::string observation_format = "auto";
+  std::filesystem::path station_file;          // empty: looked for beside the observations
+  obs::SurfaceRules rules;                     // window and region are filled in
+  std::optional<state::Interval> bias_period;  // station statistics from its even days; else none
+  double default_error_sd = 2;                 // of stations without statistics, K
+  double gross_limit = 4;             // in standard deviations of observation minus climatology
+  int64_t age_tolerance = 1800;       // of a report's age against the system's, seconds
+  std::vector<std::string> withheld;  // stations kept out, to verify against
+  TimeRange times;
+  std::filesystem::path output;     // folder
+  nlohmann::ordered_json resolved;  // for the record
+
+  // Reads and validates the whole configuration; opens no observation.
+  static AnalysisConfig from(const config::Node& run);
+};
+
+struct Analysis {
+  state::Fields grid, pixels;         // on the lat-lon grid and on HEALPix
+  state::Fields departure;            // analysis minus climatology on the lat-lon grid
+  std::vector<FeedbackRow> feedback;  // every report in a window, used or not
+  std::vector<int64_t> used;          // reports that each analysis used
+  std::vector<std::string> reasons;   // names of the codes in the feedback
+};
+
+// Observations to analyses. Times whose window holds no usable report get the analysis of no
+// observations, with a warning.
+Analysis analyse(const AnalysisConfig& config);
+
+// The products in config.output: analysis_latlon.nc, analysis_healpix.nc, feedback.nc and run.json
+// (the record: arguments, resolved configuration, checkpoint and input hashes, versions, counts).
+// Each is written whole or not at all; returns their paths.
+std::vector<std::filesystem::path> write_products(const AnalysisConfig& config,
+                                                  const Analysis& analysis,
+                                                  const std::string& command_line);
+
+}  // namespace halcyon::assimilation
