@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// halcyon train RUN.yaml: a network for a regional system, on simulated observations.
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <csignal>
+#include <iostream>
+#include <memory>
+
+#include "apps/halcyon/commands.h"
+#include "halcyon/assimilation/regional_task.h"
+#include "halcyon/base/config.h"
+#include "halcyon/base/files.h"
+#include "halcyon/base/log.h"
+#include "halcyon/model/checkpoint.h"
+#include "halcyon/training/trainer.h"
+
+namespace halcyon::cli {
+
+namespace {
+
+struct Arguments {
+  std::filesystem::path run;
+  std::vector<std::string> overrides;
+  bool dry_run = false;
+};
+
+std::atomic<bool> stop_asked{false};  // by SIGTERM or SIGINT: the run saves and ends
+
+void train(const Arguments& arguments) {
+  const auto run = config::load(arguments.run, arguments.overrides);
+  const auto file = config::load(run.input_file("system"));
+  const auto weights = run.required<std::filesystem::path>("weights");
+  const auto config = training::TrainConfig::from(run.section("training"));
+  const auto system = assimilation::RegionalSystem::from_config(file);
+  file.finish();
+  torch::manual_seed(config.seed);
+  HealDA model(assimilation::regional_config(system, run.section("model")));
+  assimilation::RegionalTask task(system, model, run, config.loss);
+  run.finish();
+  if (arguments.dry_run) {
+    std::cout << "The configuration is valid.\n";
+    return;
+  }
+  int64_t parameters = 0;
+  for (const auto& parameter : model->parameters()) parameters += parameter.numel();
+  log::info("{}: {} parameters, {} tokens, {} pixels", system.name, parameters,
+            system.tokens.size(), system.pixels.size());
+
+  std::signal(SIGTERM, [](int) { stop_asked = true; });
+  std::signal(SIGINT, [](int) { stop_asked = true; });
+  training::TrainOptions options;
+  options.stop = [] { return stop_asked.load(); };
+  options.provenance = {
+      {"system", file.resolved()}, {"run", run.resolved()}, {"model", model->config().to_json()}};
+  training::Trainer trainer(task, config, options);
+  const auto outcome = trainer.run();
+  if (!outcome.finished) {
+    std::cout << fmt::format("Stopped after step {}; the same command goes on from there.\n",
+                             outcome.step);
+    return;
+  }
+  const training::MovingAverage::Scope averaged(trainer.average());
+  save_checkpoint(model, weights);
+  std::cout << weights.string() << "\n";
+}
+
+}  // namespace
+
+void add_train(CLI::App& app) {
+  auto arguments = std::make_shared<Arguments>();
+  auto* command = app.add_subcommand("train", "Train a network on simulated observations");
+  command->add_option("RUN", arguments->run, "YAML configuration (docs/north_america.md)")
+      ->required();
+  command->add_option("--set", arguments->overrides, "Override a key: --set training.steps=100");
+  command->add_flag("--dry-run", arguments->dry_run, "Check the configuration and stop");
+  command->callback([arguments] { train(*arguments); });
+}
+
+}  // namespace halcyon::cli
