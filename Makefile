@@ -6,7 +6,7 @@ JOBS   ?= $(shell nproc)
 PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := build
-.PHONY: help setup configure build demo test python bench install format lint sanitize fuzz clean
+.PHONY: help setup configure build demo test python install format lint sanitize clean
 
 help:            ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -15,7 +15,7 @@ setup:           ## install what is missing: Debian packages and the pinned whee
 	@tools/setup.sh
 
 configure: setup
-	@test -f $(BUILD)/build.ninja || cmake -S . -B $(BUILD) -G Ninja -DHALCYON_BUILD_PYTHON=ON -DHALCYON_BUILD_BENCH=ON
+	@test -f $(BUILD)/build.ninja || cmake -S . -B $(BUILD) -G Ninja -DHALCYON_BUILD_PYTHON=ON
 
 build: configure ## the library and the command line, $(BUILD)/bin/halcyon
 	@ninja -C $(BUILD) -j $(JOBS) halcyon_cli
@@ -28,12 +28,8 @@ test: configure  ## every test; the last line is "N passed, N failed"
 	@$(PYTHON) tools/run_tests.py $(BUILD)
 
 python: configure ## the Python module, importable from $(BUILD)/python
-	@ninja -C $(BUILD) -j $(JOBS) halcyon_python
+	@ninja -C $(BUILD) -j $(JOBS) halcyon_python halcyon_python_sources
 	@echo "PYTHONPATH=$(BUILD)/python $(PYTHON) -c 'import halcyon'"
-
-bench: configure ## the benchmark programs, all run; figures as in bench/RESULTS.md
-	@ninja -C $(BUILD) -j $(JOBS) halcyon_bench
-	@tools/bench.sh $(BUILD)
 
 install: build   ## into PREFIX (default /usr/local); find_package(halcyon) then works
 	@cmake --install $(BUILD) --prefix $(PREFIX)
@@ -46,9 +42,6 @@ lint: configure  ## clang-format and clang-tidy, as CI has them
 
 sanitize: setup  ## the tests under ASan + UBSan, the threaded ones under TSan
 	@tools/sanitize.sh
-
-fuzz: setup      ## every fuzz target for a minute (clang)
-	@tools/fuzz.sh
 
 clean:           ## remove the build
 	@rm -rf $(BUILD)
