@@ -4,6 +4,7 @@
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/mul.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
@@ -220,7 +221,7 @@ struct MultiplyPresent : torch::autograd::Function<MultiplyPresent> {
     const auto capsule = ctx->saved_data["matrix"].toCapsule();
     const auto& impl = static_cast<const Holder&>(*capsule).impl;
     const auto field = ctx->get_saved_variables()[0];
-    const auto scaled = gradient[0] * renormalising_factors(impl->forward, field);
+    const auto scaled = at::mul(gradient[0], renormalising_factors(impl->forward, field));
     const auto spread = Multiply::apply(scaled, impl, true, Rule::adjoint);
     return {spread.masked_fill(field.isnan(), 0).to(field.scalar_type()), {}};
   }
