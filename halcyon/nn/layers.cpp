@@ -8,6 +8,7 @@
 #include <ostream>
 
 #include "halcyon/nn/parameters.h"
+#include "halcyon/ops/rms_norm.h"
 
 namespace halcyon::nn {
 LinearImpl::LinearImpl(int64_t in, int64_t out, bool with_bias)
@@ -55,7 +56,7 @@ RMSNormImpl::RMSNormImpl(int64_t width, double epsilon)
 }
 
 at::Tensor RMSNormImpl::forward(const at::Tensor& x) {
-  return at::rms_norm(x, weight.sizes(), weight, eps);
+  return rms_norm(x, weight, eps);
 }
 
 void RMSNormImpl::pretty_print(std::ostream& stream) const {

@@ -7,6 +7,7 @@
 
 #include "halcyon/base/error.h"
 #include "halcyon/nn/checks.h"
+#include "halcyon/ops/rms_norm.h"
 
 namespace halcyon {
 namespace {
@@ -22,7 +23,7 @@ Norm make_norm(torch::nn::Module& parent, const std::string& key,
   const bool rms = *options.qk_norm_type == "RMSNorm";
   if (!options.qk_norm_affine) {
     return [rms, width](const at::Tensor& x) {
-      return rms ? at::rms_norm(x, {width}, {}, kRmsEps)
+      return rms ? rms_norm(x, std::nullopt, kRmsEps)
                  : at::layer_norm(x, {width}, {}, {}, kLayerNormEps);
     };
   }
