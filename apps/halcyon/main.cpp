@@ -64,6 +64,7 @@ int run(int argc, char** argv) {
   halcyon::cli::add_train(app);
   halcyon::cli::add_evaluate(app);
   halcyon::cli::add_checkpoint(app);
+  halcyon::cli::add_obs(app);
   // CLI11 would only say that a subcommand is missing
   if (argc > 1 && argv[1][0] != '-' && argv[1][0] != '\0') {
     const auto known =

@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-
-#include <array>
-#include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "halcyon/base/files.h"
 #include "halcyon/base/safetensors.h"
+#include "tests/apps/program.h"
 #include "tests/support/paths.h"
 
 namespace halcyon {
@@ -18,23 +15,7 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-struct Result {
-  int code = -1;
-  std::string output;  // of both streams
-};
-
-// Runs the program as a shell would.
-Result halcyon_says(const std::string& arguments, const std::string& redirection = "2>&1") {
-  const auto program = (test::binary_dir() / "bin/halcyon").string();
-  FILE* pipe = ::popen(fmt::format("'{}' {} {}", program, arguments, redirection).c_str(), "r");
-  Result result;
-  std::array<char, 4096> buffer{};
-  while (const auto count = std::fread(buffer.data(), 1, buffer.size(), pipe))
-    result.output.append(buffer.data(), count);
-  const int status = ::pclose(pipe);
-  result.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  return result;
-}
+using test::halcyon_says;
 
 TEST(Cli, AnswersHelpAndVersionEverywhere) {
   for (const char* command : {"", "checkpoint", "checkpoint inspect", "checkpoint convert"}) {

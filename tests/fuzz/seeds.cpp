@@ -17,7 +17,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   const std::filesystem::path folder = argv[1];
-  for (const char* target : {"pickle", "mdlus", "safetensors"})
+  for (const char* target : {"pickle", "mdlus", "safetensors", "observations"})
     std::filesystem::create_directories(folder / target);
 
   const auto pickle =
@@ -45,4 +45,7 @@ int main(int argc, char** argv) {
   TensorFile content{{{"a", at::ones({3, 4})}, {"b", at::zeros({2}, at::kHalf)}}, {}};
   checkpoint::write_own_metadata(R"({"num_layers":1})", content.metadata);
   write_safetensors(folder / "safetensors/own.safetensors", content);
+  write_text(folder / "observations/cities.csv",
+             "datetime,New_York,Boston\n2013-01-01 00:00:00,272.03,\"269.01\"\n");
+  write_text(folder / "observations/empty.nc", std::string("CDF\x01", 4) + std::string(28, '\0'));
 }

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+namespace halcyon::test {
+
+struct Result {
+  int code = -1;
+  std::string output;  // of both streams
+};
+
+// Runs the program as a shell would.
+Result halcyon_says(const std::string& arguments, const std::string& redirection = "2>&1");
+
+}  // namespace halcyon::test
