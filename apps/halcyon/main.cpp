@@ -63,6 +63,7 @@ int run(int argc, char** argv) {
   halcyon::cli::add_analyze(app);
   halcyon::cli::add_train(app);
   halcyon::cli::add_evaluate(app);
+  halcyon::cli::add_plot(app);
   halcyon::cli::add_checkpoint(app);
   halcyon::cli::add_obs(app);
   // CLI11 would only say that a subcommand is missing

@@ -80,9 +80,16 @@ std::string padded(std::string_view text) {
   return out;
 }
 
+// How much later the day of a Julian date is than the day of the same date in our calendar: 10 days
+// at the reform, less one for each earlier year that only the Julian calendar makes a leap year.
+int64_t julian_offset(const CivilDate& date) {
+  const int64_t year = date.month > 2 ? date.year : date.year - 1;
+  return year / 100 - year / 400 - 2;
+}
+
 }  // namespace
 
-CfTimeUnits parse_cf_units(std::string_view units) {
+CfTimeUnits parse_cf_units(std::string_view units, bool julian) {
   const auto since = units.find(" since ");
   HALCYON_CHECK(since != std::string_view::npos, "time units",
                 "expected \"<unit> since <date>\", got \"{}\"", units);
@@ -96,7 +103,11 @@ CfTimeUnits parse_cf_units(std::string_view units) {
   auto date = units.substr(since + 7);
   while (!date.empty() && date.back() == ' ') date.remove_suffix(1);
   while (!date.empty() && date.front() == ' ') date.remove_prefix(1);
-  return {found->seconds, parse_time(padded(date))};
+  int64_t reference = parse_time(padded(date));
+  static const int64_t reform = parse_time("1582-10-15");
+  if (julian && reference < reform)
+    reference += 86400 * julian_offset(civil_from_days((reference - 86399) / 86400));
+  return {found->seconds, reference};
 }
 
 at::Tensor read_cf_time(const NetcdfReader& file, std::string_view variable) {
@@ -110,7 +121,7 @@ at::Tensor read_cf_time(const NetcdfReader& file, std::string_view variable) {
       variable, calendar);
   CfTimeUnits scale{};
   try {
-    scale = parse_cf_units(*units);
+    scale = parse_cf_units(*units, calendar != "proleptic_gregorian");
   } catch (const Error& e) {
     throw_error(ErrorKind::input, "NetCDF",
                 fmt::format("{}: variable {}: {}", file.path().string(), variable, e.what()));

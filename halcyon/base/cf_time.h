@@ -22,8 +22,9 @@ struct CfTimeUnits {
 
 // Units: days, hours, minutes, seconds, milliseconds, microseconds, nanoseconds and their usual
 // abbreviations. The date may leave out leading zeros and may have a fraction of a second that is
-// zero; zones "Z", "UTC" and "+HH:MM". Throws Error(argument).
-CfTimeUnits parse_cf_units(std::string_view units);
+// zero; zones "Z", "UTC" and "+HH:MM". julian: a date before 1582-10-15 is one of the Julian
+// calendar, as in the calendar "standard". Throws Error(argument).
+CfTimeUnits parse_cf_units(std::string_view units, bool julian = false);
 
 // A time variable as int64 seconds since 1970, rounded to the nearest; kMissingTime where it is
 // missing or beyond the years 0001 to 9999. Throws Error(input) where units are absent or wrong or

@@ -9,10 +9,10 @@
 #include <cmath>
 #include <numeric>
 
+#include "halcyon/base/cf_time.h"
 #include "halcyon/base/error.h"
 #include "halcyon/base/netcdf.h"
 #include "halcyon/base/time.h"
-#include "halcyon/state/cf_time.h"
 
 namespace halcyon::state {
 namespace {
@@ -154,9 +154,11 @@ std::vector<int64_t> read_times(const Source& source) {
   if (source.time.empty()) return {};
   const NetcdfReader& file = source.file;
   const std::string path = file.path().string();
-  auto times = decode_times(file.read_physical(source.time, at::kDouble),
-                            file.text(source.time, "units").value_or(""),
-                            file.text(source.time, "calendar").value_or(""), path);
+  const at::Tensor values = read_cf_time(file, source.time);
+  HALCYON_CHECK_KIND(values.dim() == 1 && values.ne(kMissingTime).all().item<bool>(), input,
+                     kOperation, "{}: expected every {} to be present", path, source.time);
+  std::vector<int64_t> times(values.const_data_ptr<int64_t>(),
+                             values.const_data_ptr<int64_t>() + values.numel());
   for (std::size_t t = 1; t < times.size(); ++t)
     HALCYON_CHECK_KIND(times[t - 1] < times[t], input, kOperation,
                        "{}: expected ascending times, got {} before {}", path,

@@ -37,14 +37,14 @@ void draw_axis(Magics& page, const GraphAxis& axis, const char* orientation) {
   page.set("axis_tick_label_type", "label_list");
   page.set("axis_tick_label_list", axis.labels);
   page.set("axis_tick_label_font", "dejavusans");
-  page.set("axis_tick_label_height", 0.38);
+  page.set("axis_tick_label_height", 0.43);
   page.set("axis_tick_label_colour", "black");
   page.set("axis_tick_colour", "rgb(0.35,0.35,0.35)");
   page.set("axis_line_colour", "rgb(0.35,0.35,0.35)");
   page.set("axis_title", !axis.title.empty());
   page.set("axis_title_text", escaped(axis.title));
   page.set("axis_title_font", "dejavusans");
-  page.set("axis_title_height", 0.42);
+  page.set("axis_title_height", 0.48);
   page.set("axis_title_colour", "black");
   page.set("axis_grid", axis.grid);
   page.set("axis_grid_colour", "rgb(0.85,0.85,0.85)");
@@ -182,13 +182,13 @@ void draw_graph(const std::filesystem::path& path, const std::string& title,
     page.set("legend_entry_plot_direction", "row");
     page.set("legend_column_count", 4);
     page.set("legend_text_font", "dejavusans");
-    page.set("legend_text_font_size", 0.38);
+    page.set("legend_text_font_size", 0.45);
     page.set("legend_text_colour", "black");
     draw_axis(page, x, "horizontal");
     draw_axis(page, y, "vertical");
     draw(page);
-    page.text(kLeft, kHeight - 1.15, kWidth - kLeft - kRight, 0.9, {title}, 0.6, "left", true);
-    page.text(kLeft, kHeight - 1.85, kWidth - kLeft - kRight, 0.7, {subtitle}, 0.42);
+    page.text(kLeft, kHeight - 1.15, kWidth - kLeft - kRight, 0.9, {title}, 0.65, "left", true);
+    page.text(kLeft, kHeight - 1.85, kWidth - kLeft - kRight, 0.7, {subtitle}, 0.48);
   });
 }
 
@@ -209,7 +209,7 @@ void draw_line(Magics& page, const std::vector<double>& x, const std::vector<dou
     // a single point has no line: a dot shows it
     page.set("graph_symbol", style.dots || end - begin == 1);
     page.set("graph_symbol_marker_index", 15);
-    page.set("graph_symbol_height", 0.22);
+    page.set("graph_symbol_height", 0.24);
     page.set("graph_symbol_colour", style.colour);
     page.set("legend", !named);
     page.set("legend_user_text", escaped(name));

@@ -85,9 +85,8 @@ void Magics::text(double x, double y, double width, double height,
                   const std::vector<std::string>& lines, double size, const char* justification,
                   bool bold) {
   std::vector<std::string> marked;
-  for (const auto& line : lines)
-    marked.push_back(fmt::format("<font size='{}'>{}{}{}</font>", size, bold ? "<b>" : "",
-                                 line.empty() ? " " : escaped(line), bold ? "</b>" : ""));
+  // the style stands beside the text: markup in it would end at the first escaped character
+  for (const auto& line : lines) marked.push_back(line.empty() ? " " : escaped(line));
   set("text_mode", "positional");
   set("text_line_count", static_cast<int>(marked.size()));
   set("text_lines", marked);
@@ -97,6 +96,8 @@ void Magics::text(double x, double y, double width, double height,
   set("text_box_y_length", height);
   set("text_justification", justification);
   set("text_font", "dejavusans");
+  set("text_font_size", size);
+  set("text_font_style", bold ? "bold" : "normal");
   set("text_colour", "black");
   set("text_border", false);
   mag_text();

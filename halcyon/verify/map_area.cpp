@@ -52,7 +52,7 @@ MapArea map_area(Box box) {
   area.south = box.south + box.north < 0;
   const double middle = std::abs(box.south + box.north) / 2, half = (box.east - box.west) / 2;
   const bool one_hemisphere = box.south > 5 || box.north < -5;
-  area.polar = one_hemisphere && middle >= 30 && half <= 80;
+  area.polar = one_hemisphere && middle >= (half <= 80 ? 30 : 50);
   if (!area.polar) {
     area.lower_left_lon = box.west;
     area.lower_left_lat = box.south;
@@ -61,12 +61,13 @@ MapArea map_area(Box box) {
     area.aspect = (box.north - box.south) / (box.east - box.west);
     return area;
   }
-  // The rectangle around the box in the plane, the pole at the origin and the middle meridian
-  // pointing away from it towards the equator; southern maps are upside down in it.
+  // The rectangle around the box in the plane: the pole at the origin, the middle meridian pointing
+  // away from it towards the equator (down on northern maps, up on southern ones).
   const double inner = radius(90 - (area.south ? -box.south : box.north));
   const double outer = radius(90 - (area.south ? -box.north : box.south));
-  const double x = outer * std::sin(half * kRadian);
-  const double near = inner * std::cos(half * kRadian), far = outer;  // y of the two edges
+  const double turn = std::cos(half * kRadian);
+  const double x = half >= 90 ? outer : outer * std::sin(half * kRadian);
+  const double near = turn < 0 ? outer * turn : inner * turn, far = outer;
   auto corner = [&](double east, double away, double& lon, double& lat) {
     const double distance = std::hypot(east, away);
     lon = area.middle_lon() + std::atan2(east, away) / kRadian;

@@ -23,7 +23,8 @@ struct MapArea {
 // The smallest box, edges included, that holds all points; lon and lat in degrees, float64.
 Box bounding_box(const at::Tensor& lon, const at::Tensor& lat);
 
-// The box made at least 4 degrees wide and high.
+// The box made at least 4 degrees wide and high. Boxes of one hemisphere's middle and high
+// latitudes are polar stereographic, round the pole where they are wide.
 MapArea map_area(Box box);
 
 // 10, 20 or more degrees (or fractions) between the lines of a grid over a span.

@@ -19,7 +19,8 @@ namespace halcyon::verify {
 namespace {
 
 constexpr double kMissing = 1e21;
-constexpr double kMapWidth = 24, kLeft = 1.3, kBottom = 1.0, kRight = 3.4, kTop = 2.3;  // cm
+constexpr double kLeft = 1.3, kBottom = 1.0, kRight = 3.4, kTop = 2.3;  // cm around the map
+constexpr double kWidest = 24, kHighest = 19, kNarrowest = 9, kLowest = 7;
 constexpr std::size_t kMostLabels = 80;  // more values than these could not be read
 
 // The field on an even grid of the area, fine enough for smooth edges, rows from north to south;
@@ -78,17 +79,32 @@ std::pair<double, double> range_of(const MapPlot& plot) {
   return {values[skip], values[values.size() - 1 - skip]};
 }
 
-void set_projection(Magics& page, const MapArea& area) {
+// Where the map lies on its page: as large as fits, and never so narrow or low that titles and
+// legend lose their place.
+struct Sheet {
+  double map_width, map_height, width, height;
+
+  explicit Sheet(double aspect) {
+    map_width = std::min(kWidest, kHighest / aspect);
+    map_height = map_width * aspect;
+    width = kLeft + std::max(map_width, kNarrowest) + kRight;
+    height = kBottom + std::max(map_height, kLowest) + kTop;
+  }
+  double bottom() const { return height - kTop - map_height; }
+};
+
+void set_projection(Magics& page, const MapArea& area, const Sheet& sheet) {
   page.set("subpage_frame", true);
   page.set("subpage_frame_colour", "rgb(0.35,0.35,0.35)");
   page.set("subpage_x_position", kLeft);
-  page.set("subpage_y_position", kBottom);
-  page.set("subpage_x_length", kMapWidth);
-  page.set("subpage_y_length", page.height() - kBottom - kTop);
+  page.set("subpage_y_position", sheet.bottom());
+  page.set("subpage_x_length", sheet.map_width);
+  page.set("subpage_y_length", sheet.map_height);
   page.set("subpage_map_projection", area.polar ? "polar_stereographic" : "cylindrical");
   if (area.polar) {
     page.set("subpage_map_hemisphere", area.south ? "south" : "north");
-    page.set("subpage_map_vertical_longitude", area.middle_lon());
+    // down from the North Pole, and up from the South Pole
+    page.set("subpage_map_vertical_longitude", area.middle_lon() + (area.south ? 180 : 0));
   }
   page.set("subpage_lower_left_longitude", area.lower_left_lon);
   page.set("subpage_lower_left_latitude", area.lower_left_lat);
@@ -96,20 +112,21 @@ void set_projection(Magics& page, const MapArea& area) {
   page.set("subpage_upper_right_latitude", area.upper_right_lat);
 }
 
-void set_legend(Magics& page, const std::string& units) {
-  const double x = kLeft + kMapWidth + 0.5, height = page.height() - kBottom - kTop;
+void set_legend(Magics& page, const Sheet& sheet, const std::string& units) {
+  const double x = kLeft + sheet.map_width + 0.5;
+  const double height = std::max(sheet.map_height, kLowest), bottom = sheet.height - kTop - height;
   page.set("legend", true);
   page.set("legend_box_mode", "positional");
   page.set("legend_box_x_position", x);
-  page.set("legend_box_y_position", kBottom);
+  page.set("legend_box_y_position", bottom);
   page.set("legend_box_x_length", 2.4);
-  page.set("legend_box_y_length", height - 0.7);
+  page.set("legend_box_y_length", height - 0.5);
   page.set("legend_display_type", "continuous");
   page.set("legend_entry_plot_direction", "column");
   page.set("legend_text_font", "dejavusans");
-  page.set("legend_text_font_size", 0.42);
+  page.set("legend_text_font_size", 0.45);
   page.set("legend_text_colour", "black");
-  if (!units.empty()) page.text(x, kBottom + height - 0.8, 2.6, 0.8, {units}, 0.45);
+  if (!units.empty()) page.text(x + 0.15, bottom + height - 0.75, 2.6, 0.8, {units}, 0.5);
 }
 
 void draw_field(Magics& page, Raster raster, const ColourScale& scale) {
@@ -130,6 +147,7 @@ void draw_field(Magics& page, Raster raster, const ColourScale& scale) {
   page.set("contour_hilo", false);
   page.set("contour_shade", true);
   page.set("contour_shade_method", "area_fill");
+  page.set("contour_internal_reduction_factor", 1.0);  // edges as fine as the raster
   page.set("contour_level_selection_type", "level_list");
   page.set("contour_level_list", scale.levels);
   page.set("contour_shade_colour_method", "list");
@@ -139,7 +157,8 @@ void draw_field(Magics& page, Raster raster, const ColourScale& scale) {
 
 void draw_coast(Magics& page, const MapArea& area) {
   const double span = area.box.east - area.box.west;
-  page.set("map_coastline_resolution", span > 150 ? "low" : "medium");
+  // finer ones fill wide maps with lakes
+  page.set("map_coastline_resolution", span > 60 ? "low" : span > 12 ? "medium" : "high");
   page.set("map_coastline_colour", "rgb(0.15,0.15,0.15)");
   page.set("map_coastline_thickness", 2);
   page.set("map_boundaries", true);
@@ -149,7 +168,7 @@ void draw_coast(Magics& page, const MapArea& area) {
   page.set("map_grid_longitude_increment", grid_increment(span));
   page.set("map_grid_latitude_increment", grid_increment(area.box.north - area.box.south));
   page.set("map_label_font", "dejavusans");
-  page.set("map_label_height", 0.36);
+  page.set("map_label_height", 0.4);
   page.set("map_label_colour", "rgb(0.25,0.25,0.25)");
   // labels of a polar map would lie on the field
   page.set("map_label", !area.polar);
@@ -200,21 +219,22 @@ void draw_stations(Magics& page, const MapPlot& plot, const MapArea& area,
                                                 std::ssize(scale.colours) - 1);
     by_colour[static_cast<std::size_t>(bin)].push_back(station);
     valued.push_back(station);
-    labels.push_back(fmt::format("{:.1f}", station.value));
+    labels.push_back(fmt::format("  {:.1f}", station.value));  // clear of the circle
   }
   for (std::size_t c = 0; c < by_colour.size(); ++c)
     if (!by_colour[c].empty())
       draw_circles(page, by_colour[c], area, scale.colours[c], 0.72 * size);
   if (many || valued.empty()) return;
   set_places(page, valued, area.box);
+  page.set("symbol_input_number_list", std::vector<double>(valued.size(), 1.0));
   page.set("symbol_type", "text");
   page.set("symbol_text_list", labels);
   page.set("symbol_text_position", "right");
   page.set("symbol_text_font", "dejavusans");
-  page.set("symbol_text_font_size", 0.36);
+  page.set("symbol_text_font_size", 0.42);
   page.set("symbol_text_font_style", "bold");
   page.set("symbol_text_font_colour", "black");
-  page.set("symbol_height", 0.01);
+  page.set("symbol_height", size);
   mag_symb();
 }
 
@@ -270,15 +290,16 @@ void plot_map(const std::filesystem::path& path, const MapPlot& plot) {
   if (plot.grid) raster = rasterise(plot, area);
   const bool shaded = raster && std::any_of(raster->values.begin(), raster->values.end(),
                                             [](double value) { return std::isfinite(value); });
-  const double height = std::clamp(kMapWidth * area.aspect, 6.0, 24.0) + kBottom + kTop;
-  draw_png(path, kLeft + kMapWidth + kRight, height, [&](Magics& page) {
-    set_projection(page, area);
-    set_legend(page, shaded ? plot.units : "");
+  const Sheet sheet(area.aspect);
+  draw_png(path, sheet.width, sheet.height, [&](Magics& page) {
+    set_projection(page, area, sheet);
+    set_legend(page, sheet, shaded ? plot.units : "");
     if (shaded) draw_field(page, *raster, scale);
     draw_coast(page, area);
     if (!plot.stations.empty()) draw_stations(page, plot, area, scale);
-    page.text(kLeft, height - 1.25, kMapWidth, 0.9, {plot.title}, 0.65, "left", true);
-    page.text(kLeft, height - 2.05, kMapWidth, 0.8, {plot.subtitle}, 0.45);
+    const double width = sheet.width - kLeft - 0.5;
+    page.text(kLeft, sheet.height - 1.2, width, 0.9, {plot.title}, 0.65, "left", true);
+    page.text(kLeft, sheet.height - 2.0, width, 0.8, {plot.subtitle}, 0.48);
   });
 }
 

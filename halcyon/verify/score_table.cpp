@@ -99,4 +99,31 @@ void ScoreTable::save(const std::filesystem::path& path) const {
   write_text(path, extension == ".json" ? json() : extension == ".csv" ? csv() : text());
 }
 
+ScoreTable read_score_table(const std::filesystem::path& csv) {
+  const Csv file = read_csv(csv);
+  ScoreTable table;
+  for (std::size_t line = 0; line < file.rows.size(); ++line) {
+    const auto text = [&](const char* name) { return file.rows[line][file.column(name)]; };
+    const auto number = [&](const char* name) { return file.number(line, file.column(name)); };
+    ScoreRow row;
+    row.protocol = text("protocol");
+    row.analyser = text("analyser");
+    row.metric = text("metric");
+    row.units = text("units");
+    row.score = {number("value"), number("low"), number("high")};
+    row.reference = text("reference");
+    if (!row.reference.empty())
+      row.difference =
+          Estimate{number("difference"), number("difference_low"), number("difference_high")};
+    row.confidence = number("confidence");
+    row.times = static_cast<int64_t>(number("times"));
+    row.stations = static_cast<int64_t>(number("stations"));
+    row.seconds = number("seconds");
+    table.rows.push_back(std::move(row));
+  }
+  HALCYON_CHECK_KIND(!table.rows.empty(), input, "read_score_table", "{}: expected rows of scores",
+                     csv.string());
+  return table;
+}
+
 }  // namespace halcyon::verify

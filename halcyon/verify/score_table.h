@@ -37,4 +37,7 @@ struct ScoreTable {
   void save(const std::filesystem::path& path) const;
 };
 
+// A table that save() wrote as CSV. Error(input) with file and line.
+ScoreTable read_score_table(const std::filesystem::path& csv);
+
 }  // namespace halcyon::verify

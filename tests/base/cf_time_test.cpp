@@ -32,6 +32,21 @@ TEST(CfTime, ParsesUnits) {
     EXPECT_THROW(parse_cf_units(wrong), Error) << wrong;
 }
 
+// The days are those of cftime.num2date in the calendar "standard".
+TEST(CfTime, StandardCalendarIsJulianBeforeTheReform) {
+  const auto reference = [](const char* units, bool julian) {
+    return format_time(parse_cf_units(units, julian).reference);
+  };
+  EXPECT_EQ(reference("days since 1582-10-04", true), "1582-10-14T00:00:00Z");
+  EXPECT_EQ(reference("days since 1582-10-04", false), "1582-10-04T00:00:00Z");
+  EXPECT_EQ(reference("days since 1582-10-15", true), "1582-10-15T00:00:00Z");
+  EXPECT_EQ(reference("days since 1500-02-28 06:00:00", true), "1500-03-09T06:00:00Z");
+  EXPECT_EQ(reference("days since 1500-03-01", true), "1500-03-11T00:00:00Z");
+  // NCEP's reanalysis counts from year 1
+  const auto ncep = parse_cf_units("hours since 1-1-1 00:00:0.0", true);
+  EXPECT_EQ(format_time(ncep.reference + 17532024 * int64_t{3600}), "2001-01-15T00:00:00Z");
+}
+
 TEST(CfTime, ReadsAVariable) {
   const test::TemporaryFolder folder;
   const auto write = [&](const char* units, const char* calendar) {

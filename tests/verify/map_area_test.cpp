@@ -26,15 +26,17 @@ TEST(MapArea, MiddleLatitudesArePolarStereographic) {
   const MapArea america = map_area({200, 330, 15, 75});
   EXPECT_TRUE(america.polar);
   EXPECT_FALSE(america.south);
-  // the corner of the box itself: its radius at 15 N, 65 degrees off the middle meridian, is where
-  // the map's lower edge lies at the radius of 15 N on the middle meridian
+  // the parallel of 15 N touches the lower edge on the middle meridian and lies above it elsewhere
   EXPECT_LT(america.lower_left_lat, 15);
   EXPECT_GT(america.upper_right_lon, 330);
   const MapArea australia = map_area({110, 155, -45, -20});
   EXPECT_TRUE(australia.polar);
   EXPECT_TRUE(australia.south);
   EXPECT_FALSE(map_area({110, 155, -30, 20}).polar);
-  EXPECT_FALSE(map_area({-180, 180, 40, 80}).polar);
+  EXPECT_FALSE(map_area({-180, 180, 10, 60}).polar);
+  const MapArea cap = map_area({0, 360, 50, 90});  // round the pole, all meridians
+  EXPECT_TRUE(cap.polar);
+  EXPECT_DOUBLE_EQ(cap.aspect, 1);
 }
 
 TEST(MapArea, ThinBoxesAreWidenedAndGlobalOnesCentred) {
