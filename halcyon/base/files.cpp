@@ -12,7 +12,9 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <memory>
 #include <sstream>
+#include <vector>
 
 #include "halcyon/base/error.h"
 
@@ -101,11 +103,24 @@ std::string read_text(const fs::path& path, std::size_t limit) {
 }
 
 std::string sha256_of_file(const fs::path& path) {
-  const MappedFile file(path);
+  // read, not mapped: the pages of a large file would count as memory of the process
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  HALCYON_CHECK_KIND(file.fd >= 0, input, "open", "{}: {}", path.string(), std::strerror(errno));
+  const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(),
+                                                                        EVP_MD_CTX_free);
+  HALCYON_ASSERT(context && EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) == 1);
+  std::vector<unsigned char> buffer(std::size_t{1} << 20);
+  while (true) {
+    const auto count = ::read(file.fd, buffer.data(), buffer.size());
+    if (count < 0 && errno == EINTR) continue;
+    HALCYON_CHECK_KIND(count >= 0, input, "read", "{}: {}", path.string(), std::strerror(errno));
+    if (count == 0) break;
+    HALCYON_ASSERT(
+        EVP_DigestUpdate(context.get(), buffer.data(), static_cast<std::size_t>(count)) == 1);
+  }
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
   unsigned length = 0;
-  HALCYON_ASSERT(EVP_Digest(file.bytes().data(), file.bytes().size(), digest.data(), &length,
-                            EVP_sha256(), nullptr) == 1);
+  HALCYON_ASSERT(EVP_DigestFinal_ex(context.get(), digest.data(), &length) == 1);
   std::string text;
   for (unsigned i = 0; i < length; ++i) text += fmt::format("{:02x}", digest[i]);
   return text;

@@ -69,8 +69,10 @@ void define_pixels(NetcdfWriter& file, const Region& region) {
     file.attribute(
         name, "long_name",
         nest ? "HEALPix pixel number, nested order" : "HEALPix pixel number, pad_xy order");
-    file.attribute(name, "healpix_level", static_cast<int64_t>(region.level()));
-    file.attribute(name, "healpix_nside", int64_t{1} << region.level());
+    // as doubles: CF-1.8 has no 64-bit integers
+    file.attribute(name, "healpix_level", std::vector<double>{1.0 * region.level()});
+    file.attribute(name, "healpix_nside",
+                   std::vector<double>{1.0 * (int64_t{1} << region.level())});
     file.attribute(name, "healpix_order", nest ? "nest" : "pad_xy");
     file.write(name,
                healpix::convert(region.level(), pixels, healpix::Order::pad_xy, order).to(dtype));

@@ -112,6 +112,14 @@ TEST(Files, Sha256OfKnownText) {
   write_text(folder / "abc", "abc");
   EXPECT_EQ(sha256_of_file(folder / "abc"),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  write_text(folder / "large", std::string(3'000'000, 'a'));
+  EXPECT_EQ(sha256_of_file(folder / "large"),
+            "2a152c894398719c0570f83fac34ac03a0f6e8e474b995c2403aa5434f7b9dd4");
+  write_text(folder / "empty", "");
+  EXPECT_EQ(sha256_of_file(folder / "empty"),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  EXPECT_THROW(sha256_of_file(folder / "none"), Error);
+  EXPECT_THROW(sha256_of_file(folder.path()), Error);
 }
 
 }  // namespace
