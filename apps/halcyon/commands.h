@@ -12,6 +12,7 @@ namespace halcyon::cli {
 void add_analyze(CLI::App& app);
 void add_checkpoint(CLI::App& app);  // checkpoint inspect|convert
 void add_evaluate(CLI::App& app);
+void add_info(CLI::App& app);
 void add_obs(CLI::App& app);  // obs inspect|convert
 void add_plot(CLI::App& app);
 void add_train(CLI::App& app);

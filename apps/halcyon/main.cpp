@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <c10/util/Exception.h>
+
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -7,9 +10,10 @@
 #include <new>
 
 #include "apps/halcyon/commands.h"
-#include "apps/halcyon/version.h"
 #include "halcyon/base/error.h"
 #include "halcyon/base/log.h"
+#include "halcyon/base/suggest.h"
+#include "halcyon/base/versions.h"
 
 namespace {
 
@@ -50,7 +54,7 @@ int failed(int code, const char* what) {
 
 int run(int argc, char** argv) {
   CLI::App app{"Halcyon: learned weather data assimilation", "halcyon"};
-  app.set_version_flag("--version", "halcyon " HALCYON_VERSION);
+  app.set_version_flag("--version", std::string("halcyon ") + halcyon::version());
   app.require_subcommand(1);
   app.footer(
       "Exit codes: 0 done, 2 command line, 3 configuration, 4 input, 5 output, 6 numerics, 70 a "
@@ -63,16 +67,17 @@ int run(int argc, char** argv) {
   halcyon::cli::add_analyze(app);
   halcyon::cli::add_train(app);
   halcyon::cli::add_evaluate(app);
+  halcyon::cli::add_obs(app);
   halcyon::cli::add_plot(app);
   halcyon::cli::add_checkpoint(app);
-  halcyon::cli::add_obs(app);
+  halcyon::cli::add_info(app);
   // CLI11 would only say that a subcommand is missing
   if (argc > 1 && argv[1][0] != '-' && argv[1][0] != '\0') {
-    const auto known =
-        app.get_subcommands([&](const CLI::App* a) { return a->get_name() == argv[1]; });
-    if (known.empty()) {
-      const auto what =
-          fmt::format("there is no subcommand {}; halcyon --help lists them", argv[1]);
+    std::vector<std::string> names;
+    for (const auto* command : app.get_subcommands({})) names.push_back(command->get_name());
+    if (std::find(names.begin(), names.end(), argv[1]) == names.end()) {
+      const auto what = fmt::format("there is no subcommand {}{} (halcyon --help tells)", argv[1],
+                                    halcyon::did_you_mean(argv[1], names));
       return failed(kCommandLine, what.c_str());
     }
   }
@@ -87,6 +92,10 @@ int run(int argc, char** argv) {
     return failed(exit_code(e.kind()), e.what());
   } catch (const std::bad_alloc&) {
     return failed(kBug, "not enough memory");
+  } catch (const c10::Error& e) {  // without the stack of LibTorch
+    return failed(
+        kBug, fmt::format("{} (a fault of Halcyon, please report it)", e.what_without_backtrace())
+                  .c_str());
   } catch (const std::exception& e) {
     return failed(kBug, fmt::format("{} (a fault of Halcyon, please report it)", e.what()).c_str());
   }

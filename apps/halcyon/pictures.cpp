@@ -5,8 +5,8 @@
 #include <cmath>
 
 #include "halcyon/base/error.h"
-#include "halcyon/verify/plot_graphs.h"
-#include "halcyon/verify/plot_map.h"
+#include "halcyon/plots/graphs.h"
+#include "halcyon/plots/map.h"
 
 namespace halcyon::cli {
 
@@ -20,8 +20,8 @@ double corrected(const assimilation::FeedbackRow& row) {
 
 // The stations that the last analysis used at its own time, with what value makes of their rows.
 template <class Value>
-std::vector<verify::MapStation> stations_of(const assimilation::Analysis& analysis, Value value) {
-  std::vector<verify::MapStation> stations;
+std::vector<plots::MapStation> stations_of(const assimilation::Analysis& analysis, Value value) {
+  std::vector<plots::MapStation> stations;
   for (const auto& row : analysis.feedback) {
     if (row.reason == 0 && row.analysis_time == analysis.grid.times.back() &&
         row.time == row.analysis_time) {
@@ -31,10 +31,10 @@ std::vector<verify::MapStation> stations_of(const assimilation::Analysis& analys
   return stations;
 }
 
-verify::SeriesPlot series_of(const assimilation::AnalysisConfig& config,
-                             const assimilation::Analysis& analysis, const std::string& station,
-                             const std::string& units, double zero) {
-  verify::TimeSeries observed{"reported", {}, {}, true}, analysed{"analysis", {}, {}, false},
+plots::SeriesPlot series_of(const assimilation::AnalysisConfig& config,
+                            const assimilation::Analysis& analysis, const std::string& station,
+                            const std::string& units, double zero) {
+  plots::TimeSeries observed{"reported", {}, {}, true}, analysed{"analysis", {}, {}, false},
       mean{"climatology", {}, {}, false};
   for (const auto& row : analysis.feedback) {
     if (row.station != station || row.time != row.analysis_time) continue;
@@ -69,26 +69,26 @@ std::vector<std::filesystem::path> draw_analysis(const assimilation::AnalysisCon
   std::vector<std::filesystem::path> paths{config.output / "analysis.png",
                                            config.output / "departure.png"};
 
-  verify::MapPlot map;
+  plots::MapPlot map;
   map.title = config.system->name + ": analysis";
   map.subtitle = fmt::format("{}, {} reports", when, analysis.used.back());
   map.units = units;
   map.grid = analysis.grid.grid;
   map.field = analysis.grid.data[last][0] - zero;
   map.stations = stations_of(analysis, [&](const auto& row) { return corrected(row) - zero; });
-  verify::plot_map(paths[0], map);
+  plots::plot_map(paths[0], map);
 
   map.title = config.system->name + ": analysis minus climatology";
   map.units = "K";
   map.field = analysis.departure.data[last][0];
-  map.palette = verify::Palette::difference;
+  map.palette = plots::Palette::difference;
   map.stations =
       stations_of(analysis, [](const auto& row) { return corrected(row) - row.climatology; });
-  verify::plot_map(paths[1], map);
+  plots::plot_map(paths[1], map);
 
   if (station) {
     paths.push_back(config.output / "series.png");
-    verify::plot_series(paths.back(), series_of(config, analysis, *station, units, zero));
+    plots::plot_series(paths.back(), series_of(config, analysis, *station, units, zero));
   }
   return paths;
 }

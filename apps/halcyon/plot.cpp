@@ -10,13 +10,13 @@
 
 #include "apps/halcyon/commands.h"
 #include "halcyon/base/cf_time.h"
+#include "halcyon/base/csv.h"
 #include "halcyon/base/error.h"
 #include "halcyon/base/netcdf.h"
 #include "halcyon/base/time.h"
+#include "halcyon/plots/graphs.h"
+#include "halcyon/plots/map.h"
 #include "halcyon/state/read_fields.h"
-#include "halcyon/verify/csv.h"
-#include "halcyon/verify/plot_graphs.h"
-#include "halcyon/verify/plot_map.h"
 
 namespace halcyon::cli {
 
@@ -28,7 +28,7 @@ struct Arguments {
   fs::path file, output;
   std::string variable, time, station;
   std::vector<std::string> columns;
-  std::optional<verify::Palette> palette;
+  std::optional<plots::Palette> palette;
 };
 
 // Forecasters read Celsius; a difference stays as it is.
@@ -48,10 +48,10 @@ void plot_fields(const Arguments& arguments) {
   if (!arguments.time.empty()) options.times = {{parse_time(arguments.time)}};
   const auto fields = state::read_fields(arguments.file, options);
   const auto& variable = fields.variables.front();
-  const bool difference = arguments.palette == verify::Palette::difference;
+  const bool difference = arguments.palette == plots::Palette::difference;
   const auto [units, zero] = scale_of(variable.units, difference);
 
-  verify::MapPlot plot;
+  plots::MapPlot plot;
   plot.title = variable.long_name.empty() ? variable.name : variable.long_name;
   plot.subtitle = arguments.file.filename().string();
   if (!fields.is_static()) plot.subtitle = format_time(fields.times.back()) + ", " + plot.subtitle;
@@ -59,8 +59,8 @@ void plot_fields(const Arguments& arguments) {
   plot.grid = fields.grid;
   plot.field = fields.data[fields.data.size(0) - 1][0] - zero;
   plot.palette =
-      arguments.palette.value_or(zero == 0 ? verify::Palette::plain : verify::Palette::temperature);
-  verify::plot_map(arguments.output, plot);
+      arguments.palette.value_or(zero == 0 ? plots::Palette::plain : plots::Palette::temperature);
+  plots::plot_map(arguments.output, plot);
 }
 
 // A station's corrected reports at the analysis times, beside analysis and climatology.
@@ -88,7 +88,7 @@ void plot_feedback(const Arguments& arguments, const NetcdfReader& file) {
                      arguments.file.string(), fmt::join(names, ", "));
 
   const auto [units, zero] = scale_of(file.text("analysis", "units").value_or(""), false);
-  verify::TimeSeries observed{"observed", {}, {}, true}, analysed{"analysis", {}, {}, false},
+  plots::TimeSeries observed{"observed", {}, {}, true}, analysed{"analysis", {}, {}, false},
       mean{"climatology", {}, {}, false};
   for (const auto& [when, row] : chosen->second) {
     for (auto* series : {&observed, &analysed, &mean}) series->times.push_back(when);
@@ -97,7 +97,7 @@ void plot_feedback(const Arguments& arguments, const NetcdfReader& file) {
     analysed.values.push_back(value - zero);
     mean.values.push_back(climatology[row].item<double>() - zero);
   }
-  verify::plot_series(
+  plots::plot_series(
       arguments.output,
       {chosen->first, arguments.file.filename().string(), units, {analysed, mean, observed}});
 }
@@ -108,12 +108,11 @@ void plot(Arguments arguments) {
     arguments.output.replace_extension(".png");
   }
   if (arguments.file.extension() == ".csv") {
-    const auto table = verify::read_csv(arguments.file);
+    const auto table = read_csv(arguments.file);
     if (table.header.front() == "protocol")
-      verify::plot_scores(arguments.output, verify::read_score_table(arguments.file), "Scores");
+      plots::plot_scores(arguments.output, verify::read_score_table(arguments.file), "Scores");
     else
-      verify::plot_curves(arguments.output,
-                          verify::curves_of_log(arguments.file, arguments.columns));
+      plots::plot_curves(arguments.output, plots::curves_of_log(arguments.file, arguments.columns));
   } else {
     const NetcdfReader file(arguments.file);
     if (file.has("oa") && file.has("station"))
@@ -142,9 +141,9 @@ void add_plot(CLI::App& app) {
       ->add_option("--palette", arguments->palette,
                    "of a map: temperature, difference or plain (default: by the units)")
       ->transform(CLI::CheckedTransformer(
-          std::map<std::string, verify::Palette>{{"temperature", verify::Palette::temperature},
-                                                 {"difference", verify::Palette::difference},
-                                                 {"plain", verify::Palette::plain}}));
+          std::map<std::string, plots::Palette>{{"temperature", plots::Palette::temperature},
+                                                {"difference", plots::Palette::difference},
+                                                {"plain", plots::Palette::plain}}));
   command->callback([arguments] { plot(*arguments); });
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <ATen/Version.h>
+#include <ATen/Parallel.h>
 
 #include <chrono>
 #include <numeric>
@@ -7,6 +7,7 @@
 #include "halcyon/assimilation/analysis_run.h"
 #include "halcyon/base/error.h"
 #include "halcyon/base/files.h"
+#include "halcyon/base/versions.h"
 #include "halcyon/state/write_fields.h"
 
 namespace halcyon::assimilation {
@@ -55,6 +56,8 @@ nlohmann::ordered_json record(const AnalysisConfig& config, const Analysis& anal
                         {"observations_used", analysis.used[t]},
                         {"from_no_observations", analysis.used[t] == 0}});
   }
+  nlohmann::ordered_json libraries;
+  for (const auto& [name, number] : library_versions()) libraries[name] = number;
   return {{"program", "halcyon"},
           {"created", now()},
           {"command_line", command_line},
@@ -63,7 +66,10 @@ nlohmann::ordered_json record(const AnalysisConfig& config, const Analysis& anal
           {"checkpoint", files_with_hashes({config.checkpoint})[0]},
           {"inputs", files_with_hashes(config.observation_files)},
           {"fields", files_with_hashes({config.system->fields})[0]},
-          {"libraries", {{"torch", TORCH_VERSION}}},
+          {"version", version()},
+          {"libraries", libraries},
+          {"processor", cpu_model()},
+          {"threads", at::get_num_threads()},
           {"feedback",
            {{"rows", s.rows},
             {"used", s.used},
@@ -84,7 +90,9 @@ std::vector<fs::path> write_products(const AnalysisConfig& config, const Analysi
   const auto run = record(config, analysis, command_line);
   state::ProductAttributes attributes;
   attributes.title = config.system->name + ", analysis";
-  attributes.source = "Halcyon, learned assimilation of surface observations (no first guess)";
+  attributes.source =
+      "Halcyon, learned assimilation of surface observations (no first guess; departures from "
+      "the climatology of the training period)";
   attributes.history = run["created"].get<std::string>() + ": " + command_line;
   attributes.more = {{"checkpoint_sha256", run["checkpoint"]["sha256"].get<std::string>()},
                      {"configuration", config.resolved.dump()},

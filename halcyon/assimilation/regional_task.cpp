@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "halcyon/verify/csv.h"
+#include "halcyon/base/csv.h"
 
 namespace halcyon::assimilation {
 
@@ -22,7 +22,7 @@ Box box_of(const config::Node& section) {
 
 // The places of stations, from a CSV file with the columns lat and lon.
 std::vector<std::pair<double, double>> places(const std::filesystem::path& file) {
-  const auto table = verify::read_csv(file);
+  const auto table = read_csv(file);
   const auto lat = table.column("lat"), lon = table.column("lon");
   std::vector<std::pair<double, double>> sites;
   for (std::size_t row = 0; row < table.rows.size(); ++row) {

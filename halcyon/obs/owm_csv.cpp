@@ -3,9 +3,9 @@
 #include <cmath>
 #include <set>
 
+#include "halcyon/base/csv.h"
 #include "halcyon/base/error.h"
 #include "halcyon/base/time.h"
-#include "halcyon/obs/csv.h"
 #include "halcyon/obs/reader.h"
 #include "halcyon/obs/rows.h"
 
@@ -38,11 +38,10 @@ Stations read_stations(const std::filesystem::path& path) {
   for (std::size_t i = 0; i < csv.rows.size(); ++i) {
     const auto& station = csv.rows[i][name];
     HALCYON_CHECK_KIND(seen.insert(station).second, input, "owm_csv",
-                       "{}:{}: station {} is there twice", path.string(), csv.line[i], station);
-    const double y = csv.number(i, lat).value_or(NAN), x = csv.number(i, lon).value_or(NAN);
+                       "{}: station {} is there twice", csv.where(i), station);
+    const double y = csv.number(i, lat), x = csv.number(i, lon);
     HALCYON_CHECK_KIND(std::abs(y) <= 90 && x >= -180 && x <= 360, input, "owm_csv",
-                       "{}:{}: expected a position in degrees, got {}, {}", path.string(),
-                       csv.line[i], y, x);
+                       "{}: expected a position in degrees, got {}, {}", csv.where(i), y, x);
     out.names.push_back(station);
     out.lat.push_back(y);
     out.lon.push_back(x);
@@ -54,8 +53,7 @@ int64_t time_of(const Csv& csv, std::size_t row) {
   try {
     return to_ns(parse_time(csv.rows[row][0]));
   } catch (const Error& e) {
-    throw_error(ErrorKind::input, "owm_csv",
-                fmt::format("{}:{}: {}", csv.path.string(), csv.line[row], e.what()));
+    throw_error(ErrorKind::input, "owm_csv", fmt::format("{}: {}", csv.where(row), e.what()));
   }
 }
 
@@ -86,12 +84,12 @@ Content read(const OpenFile& file, const ReadOptions& options) {
     const auto time = time_of(csv, r);
     for (std::size_t c = 1; c < csv.header.size(); ++c) {
       const auto value = csv.number(r, c);
-      if (!value) {
+      if (std::isnan(value)) {
         ++missing;
         continue;
       }
       const auto s = place[c];
-      rows.add({time, stations.lat[s], stations.lon[s], static_cast<float>(*value), t2m, land, NAN,
+      rows.add({time, stations.lat[s], stations.lon[s], static_cast<float>(value), t2m, land, NAN,
                 ProviderFlag::unchecked, static_cast<int32_t>(s)});
     }
   }

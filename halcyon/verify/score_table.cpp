@@ -5,9 +5,9 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "halcyon/base/csv.h"
 #include "halcyon/base/error.h"
 #include "halcyon/base/files.h"
-#include "halcyon/verify/csv.h"
 
 namespace halcyon::verify {
 namespace {

@@ -8,9 +8,9 @@
 #include <limits>
 #include <map>
 
+#include "halcyon/base/csv.h"
 #include "halcyon/base/error.h"
 #include "halcyon/base/time.h"
-#include "halcyon/verify/csv.h"
 
 namespace halcyon::verify {
 
@@ -52,8 +52,7 @@ StationSeries read_station_series(const std::filesystem::path& stations,
                        "{}: expected ascending times, got {}", table.where(row),
                        table.rows[row][0]);
     for (std::size_t column = 1; column < table.header.size(); ++column)
-      values.push_back(table.rows[row][column].empty() ? std::numeric_limits<double>::quiet_NaN()
-                                                       : table.number(row, column));
+      values.push_back(table.number(row, column));
   }
   out.lon = at::tensor(lons, at::kDouble);
   out.lat = at::tensor(lats, at::kDouble);

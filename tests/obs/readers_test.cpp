@@ -10,7 +10,6 @@
 #include "halcyon/base/error.h"
 #include "halcyon/base/files.h"
 #include "halcyon/base/time.h"
-#include "halcyon/obs/csv.h"
 #include "halcyon/obs/observation_file.h"
 #include "halcyon/obs/reader.h"
 #include "halcyon/obs/variables.h"
@@ -76,25 +75,6 @@ void write_madis(const fs::path& path) {
   put(direction, {270, 990, none});
   put(speed, {10, 2, 0});
   ASSERT_EQ(nc_close(id), NC_NOERR);
-}
-
-TEST(Csv, ReadsQuotesAndLineEnds) {
-  const auto csv = parse_csv(
-      "\xEF\xBB\xBF"
-      "a,\"b, c\"\r\n\"1 \"\"x\"\"\ny\",2\n3,",
-      "t.csv");
-  EXPECT_EQ(csv.header, (std::vector<std::string>{"a", "b, c"}));
-  EXPECT_EQ(csv.rows[0][0], "1 \"x\"\ny");
-  EXPECT_EQ(csv.line[1], 4);
-  EXPECT_EQ(csv.number(0, 1), 2);
-  EXPECT_EQ(csv.number(1, 1), std::nullopt);
-  EXPECT_TRUE(
-      says(message_of([&] { csv.number(0, 0); }), "t.csv:2: expected a number in column a"));
-  EXPECT_TRUE(says(message_of([&] { csv.column("z"); }), "t.csv: no column z; it has a, b, c"));
-  EXPECT_TRUE(says(message_of([] { parse_csv("a,b\n1", "t.csv"); }), "t.csv:2: expected 2 fields"));
-  EXPECT_TRUE(says(message_of([] { parse_csv("a\n\"1\n2", "t.csv"); }), "t.csv:2: a quote"));
-  EXPECT_TRUE(says(message_of([] { parse_csv("\n\n", "t.csv"); }), "header line"));
-  EXPECT_TRUE(says(message_of([] { parse_csv(std::string_view("a\n\0", 3), "t.csv"); }), "NUL"));
 }
 
 TEST(OwmCsv, ReadsTheWideTable) {

@@ -31,7 +31,7 @@ TrainOutcome train(Task& task, const TemporaryFolder& folder, const std::string&
 }
 
 TEST(HealDATraining, LearnsToMapFieldsFromObservations) {
-  for (const std::string precision : {"fp32"}) {
+  for (const std::string precision : {"fp32", "bf16"}) {
     const TemporaryFolder folder;
     const auto task = test::toy_healda();
     const auto outcome = train(*task, folder, "steps: 150, precision: " + precision);

@@ -5,9 +5,9 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "halcyon/base/csv.h"
 #include "halcyon/base/error.h"
 #include "halcyon/base/files.h"
-#include "halcyon/verify/csv.h"
 #include "halcyon/verify/score_table.h"
 #include "halcyon/verify/station_series.h"
 #include "tests/support/paths.h"
@@ -26,25 +26,6 @@ void expect_input_error(F&& run, const std::string& part) {
     EXPECT_EQ(error.kind(), ErrorKind::input);
     EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
   }
-}
-
-TEST(Csv, QuotesLineEndsAndErrors) {
-  const TemporaryFolder folder;
-  write_text(folder / "a.csv", "name,value\r\n\"x, \"\"y\"\"\",1.5e3\r\n\nz,\n");
-  const Csv table = read_csv(folder / "a.csv");
-  EXPECT_EQ(table.header, (std::vector<std::string>{"name", "value"}));
-  EXPECT_EQ(table.rows[0][0], "x, \"y\"");
-  EXPECT_EQ(table.number(0, 1), 1500);
-  EXPECT_EQ(csv_field(table.rows[0][0]), "\"x, \"\"y\"\"\"");
-  EXPECT_EQ(csv_field("plain"), "plain");
-  expect_input_error([&] { table.number(1, 1); }, "a.csv:4: expected a number for value");
-  expect_input_error([&] { table.column("none"); }, "got name, value");
-  write_text(folder / "a.csv", "a,b\n1\n");
-  expect_input_error([&] { read_csv(folder / "a.csv"); }, "a.csv:2: expected 2 fields, got 1");
-  write_text(folder / "a.csv", "a,b\n\"1,2\n");
-  expect_input_error([&] { read_csv(folder / "a.csv"); }, "closing quote");
-  write_text(folder / "a.csv", "");
-  expect_input_error([&] { read_csv(folder / "a.csv"); }, "line of names");
 }
 
 TEST(StationSeries, ReadsPlacesAndValues) {

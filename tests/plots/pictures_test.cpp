@@ -7,12 +7,12 @@
 
 #include "halcyon/base/error.h"
 #include "halcyon/base/files.h"
-#include "halcyon/verify/graph.h"
-#include "halcyon/verify/plot_graphs.h"
-#include "halcyon/verify/plot_map.h"
+#include "halcyon/plots/graph.h"
+#include "halcyon/plots/graphs.h"
+#include "halcyon/plots/map.h"
 #include "tests/support/paths.h"
 
-namespace halcyon::verify {
+namespace halcyon::plots {
 namespace {
 
 using test::TemporaryFolder;
@@ -202,10 +202,10 @@ TEST(PlotGraphs, LossCurvesOfALog) {
 
 TEST(PlotGraphs, ScoreBars) {
   const TemporaryFolder folder;
-  ScoreTable table;
+  verify::ScoreTable table;
   for (const char* protocol : {"real", "simulated"})
     for (const char* analyser : {"climatology", "optimal interpolation", "network"}) {
-      ScoreRow row;
+      verify::ScoreRow row;
       row.protocol = protocol;
       row.analyser = analyser;
       row.units = "K";
@@ -258,4 +258,4 @@ TEST(GraphAxis, TimesAtRoundMoments) {
 }
 
 }  // namespace
-}  // namespace halcyon::verify
+}  // namespace halcyon::plots

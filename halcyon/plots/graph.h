@@ -7,11 +7,11 @@
 #include <string>
 #include <vector>
 
-#include "halcyon/verify/magics.h"
+#include "halcyon/plots/magics.h"
 
 // What the plots with two axes share. Times and logarithms are turned into plain numbers here, and
 // the labels written out, so that the axes of Magics need to know nothing of them.
-namespace halcyon::verify {
+namespace halcyon::plots {
 
 struct GraphAxis {
   std::string title;
@@ -47,4 +47,4 @@ struct LineStyle {
 void draw_line(Magics& page, const std::vector<double>& x, const std::vector<double>& y,
                const LineStyle& style, const std::string& name);
 
-}  // namespace halcyon::verify
+}  // namespace halcyon::plots

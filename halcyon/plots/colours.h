@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-namespace halcyon::verify {
+namespace halcyon::plots {
 
 // temperature: degrees Celsius on an absolute scale, so that two maps can be compared, with blues
 // below freezing and greens to reds above; difference: blue, white around zero, red; plain: dark
@@ -27,4 +27,4 @@ std::vector<double> round_levels(double low, double high, int count);
 // Distinct in hue and in lightness: lines and bars of a graph.
 std::string line_colour(std::size_t number);
 
-}  // namespace halcyon::verify
+}  // namespace halcyon::plots

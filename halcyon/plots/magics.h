@@ -9,7 +9,7 @@
 #include <vector>
 
 // ECMWF's Magics as the plots use it. The library keeps one global state and is not thread-safe.
-namespace halcyon::verify {
+namespace halcyon::plots {
 
 // Parameters and actions of the page being drawn; lengths are centimetres.
 class Magics {
@@ -53,4 +53,4 @@ std::string escaped(std::string_view text);
 void draw_png(const std::filesystem::path& path, double width, double height,
               const std::function<void(Magics&)>& draw);
 
-}  // namespace halcyon::verify
+}  // namespace halcyon::plots

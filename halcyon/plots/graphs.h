@@ -11,7 +11,7 @@
 
 // PNG graphs. Values that are not finite are gaps. Error(argument) when there is nothing to show or
 // lengths differ, Error(output) when the file cannot be written.
-namespace halcyon::verify {
+namespace halcyon::plots {
 
 struct TimeSeries {
   std::string name;
@@ -48,7 +48,7 @@ CurvesPlot curves_of_log(const std::filesystem::path& csv,
                          const std::vector<std::string>& columns = {});
 
 // One group of bars a protocol, one bar an analyser, with the intervals.
-void plot_scores(const std::filesystem::path& path, const ScoreTable& table,
+void plot_scores(const std::filesystem::path& path, const verify::ScoreTable& table,
                  const std::string& title);
 
-}  // namespace halcyon::verify
+}  // namespace halcyon::plots

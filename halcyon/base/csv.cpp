@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "halcyon/obs/csv.h"
+#include "halcyon/base/csv.h"
 
 #include <algorithm>
 #include <charconv>
 #include <cstdint>
+#include <limits>
 
 #include "halcyon/base/error.h"
 #include "halcyon/base/files.h"
 #include "halcyon/base/gzip.h"
 
-namespace halcyon::obs {
+namespace halcyon {
 namespace {
 
 // Reads record after record.
@@ -67,6 +68,10 @@ class Parser {
 
 }  // namespace
 
+std::string Csv::where(std::size_t row) const {
+  return fmt::format("{}:{}", path.string(), line.at(row));
+}
+
 std::size_t Csv::column(std::string_view name) const {
   const auto found = std::find(header.begin(), header.end(), name);
   HALCYON_CHECK_KIND(found != header.end(), input, "CSV", "{}: no column {}; it has {}",
@@ -74,19 +79,20 @@ std::size_t Csv::column(std::string_view name) const {
   return static_cast<std::size_t>(found - header.begin());
 }
 
-std::optional<double> Csv::number(std::size_t row, std::size_t column) const {
+double Csv::number(std::size_t row, std::size_t column) const {
   std::string_view field = rows[row][column];
   while (!field.empty() && field.front() == ' ') field.remove_prefix(1);
   while (!field.empty() && field.back() == ' ') field.remove_suffix(1);
   std::string lower(field);
   std::transform(lower.begin(), lower.end(), lower.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  if (lower.empty() || lower == "nan" || lower == "na" || lower == "null") return std::nullopt;
+  if (lower.empty() || lower == "nan" || lower == "na" || lower == "null")
+    return std::numeric_limits<double>::quiet_NaN();
   double value = 0;
   const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value);
   HALCYON_CHECK_KIND(error == std::errc() && end == field.data() + field.size(), input, "CSV",
-                     "{}:{}: expected a number in column {}, got \"{}\"", path.string(), line[row],
-                     header[column], field);
+                     "{}: expected a number in column {}, got \"{}\"", where(row), header[column],
+                     field);
   return value;
 }
 
@@ -123,4 +129,11 @@ Csv read_csv(const std::filesystem::path& path) {
   return parse_csv({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path);
 }
 
-}  // namespace halcyon::obs
+std::string csv_field(std::string_view text) {
+  if (text.find_first_of(",\"\n\r") == std::string_view::npos) return std::string(text);
+  std::string out = "\"";
+  for (const char c : text) out += c == '"' ? std::string("\"\"") : std::string(1, c);
+  return out + "\"";
+}
+
+}  // namespace halcyon

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "halcyon/verify/magics.h"
+#include "halcyon/plots/magics.h"
 
 #include <fmt/format.h>
 #include <magics_api.h>
@@ -13,7 +13,7 @@
 #include "halcyon/base/files.h"
 #include "halcyon/base/log.h"
 
-namespace halcyon::verify {
+namespace halcyon::plots {
 namespace {
 
 constexpr int kPixelsPerCentimetre = 50;
@@ -177,4 +177,4 @@ void draw_png(const std::filesystem::path& path, double width, double height,
   });
 }
 
-}  // namespace halcyon::verify
+}  // namespace halcyon::plots

@@ -8,7 +8,7 @@
 #include "halcyon/sphere/regrid.h"
 
 // What part of the sphere a map shows, and how.
-namespace halcyon::verify {
+namespace halcyon::plots {
 
 struct MapArea {
   Box box;             // unwrapped: east > west
@@ -30,4 +30,4 @@ MapArea map_area(Box box);
 // 10, 20 or more degrees (or fractions) between the lines of a grid over a span.
 double grid_increment(double span);
 
-}  // namespace halcyon::verify
+}  // namespace halcyon::plots

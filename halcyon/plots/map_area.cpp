@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "halcyon/verify/map_area.h"
+#include "halcyon/plots/map_area.h"
 
 #include <ATen/ops/remainder.h>
 
@@ -7,7 +7,7 @@
 #include <cmath>
 #include <numbers>
 
-namespace halcyon::verify {
+namespace halcyon::plots {
 namespace {
 
 constexpr double kRadian = std::numbers::pi / 180;
@@ -85,4 +85,4 @@ double grid_increment(double span) {
   return span > 240 ? 60 : 30;
 }
 
-}  // namespace halcyon::verify
+}  // namespace halcyon::plots

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "halcyon/verify/plot_graphs.h"
+#include "halcyon/plots/graphs.h"
 
 #include <magics_api.h>
 
@@ -7,13 +7,13 @@
 #include <cmath>
 #include <limits>
 
+#include "halcyon/base/csv.h"
 #include "halcyon/base/error.h"
 #include "halcyon/base/time.h"
-#include "halcyon/verify/colours.h"
-#include "halcyon/verify/csv.h"
-#include "halcyon/verify/graph.h"
+#include "halcyon/plots/colours.h"
+#include "halcyon/plots/graph.h"
 
-namespace halcyon::verify {
+namespace halcyon::plots {
 namespace {
 
 struct Extent {
@@ -150,7 +150,7 @@ CurvesPlot curves_of_log(const std::filesystem::path& csv,
   return plot;
 }
 
-void plot_scores(const std::filesystem::path& path, const ScoreTable& table,
+void plot_scores(const std::filesystem::path& path, const verify::ScoreTable& table,
                  const std::string& title) {
   constexpr const char* operation = "plot_scores";
   std::vector<std::string> protocols, analysers;
@@ -172,7 +172,7 @@ void plot_scores(const std::filesystem::path& path, const ScoreTable& table,
     x.ticks.push_back(static_cast<double>(p) + 0.5);
     x.labels.push_back(escaped(protocols[p]));
   }
-  const ScoreRow& first = table.rows.front();
+  const verify::ScoreRow& first = table.rows.front();
   const GraphAxis y = number_axis(fmt::format("{} ({})", first.metric, first.units), heights.low,
                                   heights.high * 1.03);
   const double width = 0.8 / static_cast<double>(analysers.size());
@@ -192,4 +192,4 @@ void plot_scores(const std::filesystem::path& path, const ScoreTable& table,
              });
 }
 
-}  // namespace halcyon::verify
+}  // namespace halcyon::plots

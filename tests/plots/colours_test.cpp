@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "halcyon/verify/colours.h"
+#include "halcyon/plots/colours.h"
 
 #include <gtest/gtest.h>
 
-namespace halcyon::verify {
+namespace halcyon::plots {
 namespace {
 
 TEST(Colours, LevelsAreRoundAndCover) {
@@ -35,4 +35,4 @@ TEST(Colours, TemperaturesKeepTheirColourFromMapToMap) {
 }
 
 }  // namespace
-}  // namespace halcyon::verify
+}  // namespace halcyon::plots

@@ -10,10 +10,10 @@
 #include <utility>
 #include <vector>
 
+#include "halcyon/plots/colours.h"
 #include "halcyon/sphere/regrid.h"
-#include "halcyon/verify/colours.h"
 
-namespace halcyon::verify {
+namespace halcyon::plots {
 
 // A place on a map; its circle has the colour of the value and the value is written beside it. NaN:
 // the place alone.
@@ -41,4 +41,4 @@ struct MapPlot {
 // Error(output) when the file cannot be written.
 void plot_map(const std::filesystem::path& path, const MapPlot& plot);
 
-}  // namespace halcyon::verify
+}  // namespace halcyon::plots

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "halcyon/verify/plot_map.h"
+#include "halcyon/plots/map.h"
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/clamp.h>
@@ -11,11 +11,11 @@
 #include <cmath>
 
 #include "halcyon/base/error.h"
+#include "halcyon/plots/magics.h"
+#include "halcyon/plots/map_area.h"
 #include "halcyon/state/area.h"
-#include "halcyon/verify/magics.h"
-#include "halcyon/verify/map_area.h"
 
-namespace halcyon::verify {
+namespace halcyon::plots {
 namespace {
 
 constexpr double kMissing = 1e21;
@@ -303,4 +303,4 @@ void plot_map(const std::filesystem::path& path, const MapPlot& plot) {
   });
 }
 
-}  // namespace halcyon::verify
+}  // namespace halcyon::plots

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "halcyon/verify/graph.h"
+#include "halcyon/plots/graph.h"
 
 #include <magics_api.h>
 
@@ -9,9 +9,9 @@
 
 #include "halcyon/base/error.h"
 #include "halcyon/base/time.h"
-#include "halcyon/verify/colours.h"
+#include "halcyon/plots/colours.h"
 
-namespace halcyon::verify {
+namespace halcyon::plots {
 namespace {
 
 constexpr double kWidth = 26, kHeight = 13, kLeft = 2.3, kRight = 0.8, kBottom = 1.8, kTop = 2.7;
@@ -220,4 +220,4 @@ void draw_line(Magics& page, const std::vector<double>& x, const std::vector<dou
   }
 }
 
-}  // namespace halcyon::verify
+}  // namespace halcyon::plots

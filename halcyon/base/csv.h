@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-namespace halcyon::obs {
+namespace halcyon {
 
 // A comma-separated file (RFC 4180: quoted fields, doubled quotes, CRLF or LF) with a header line.
 struct Csv {
@@ -18,14 +19,19 @@ struct Csv {
 
   // The place of a column; Error(input) with the names that exist when there is none.
   std::size_t column(std::string_view name) const;
-  // A field as a number; nothing where it is empty or says "nan", "na" or "null" in any case.
+  // A field as a number; NaN where it is empty or says "nan", "na" or "null" in any case.
   // Error(input) naming file and line for anything else.
-  std::optional<double> number(std::size_t row, std::size_t column) const;
+  double number(std::size_t row, std::size_t column) const;
+  std::string where(std::size_t row) const;  // "FILE:LINE"
 };
 
 // Throws Error(input) naming file and line: no header, a row of another length, an open quote, NUL
 // bytes. Empty lines are skipped.
 Csv parse_csv(std::string_view text, const std::filesystem::path& path);
+// Also gzipped.
 Csv read_csv(const std::filesystem::path& path);
 
-}  // namespace halcyon::obs
+// The field in quotes where it needs them.
+std::string csv_field(std::string_view text);
+
+}  // namespace halcyon

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "halcyon/verify/map_area.h"
+#include "halcyon/plots/map_area.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-namespace halcyon::verify {
+namespace halcyon::plots {
 namespace {
 
 Box box_of(std::vector<double> lon) {
@@ -51,4 +51,4 @@ TEST(MapArea, ThinBoxesAreWidenedAndGlobalOnesCentred) {
 }
 
 }  // namespace
-}  // namespace halcyon::verify
+}  // namespace halcyon::plots

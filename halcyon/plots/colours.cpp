@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "halcyon/verify/colours.h"
+#include "halcyon/plots/colours.h"
 
 #include <fmt/format.h>
 
@@ -9,7 +9,7 @@
 
 #include "halcyon/base/error.h"
 
-namespace halcyon::verify {
+namespace halcyon::plots {
 namespace {
 
 struct Anchor {
@@ -104,4 +104,4 @@ std::string line_colour(std::size_t number) {
   return colours[number % colours.size()];
 }
 
-}  // namespace halcyon::verify
+}  // namespace halcyon::plots
