@@ -131,7 +131,9 @@ struct Converter {
       if constexpr (std::is_same_v<T, fs::path>) {
         if (value.text.empty()) expected(value, "a path");
         const fs::path path(value.text);
-        return value.origin.empty() && path.is_relative() ? document.folder / path : path;
+        return value.origin.empty() && path.is_relative()
+                   ? (document.folder / path).lexically_normal()
+                   : path;
       } else {
         return value.text;
       }

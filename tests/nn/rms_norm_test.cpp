@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/ops/rms_norm.h"
 
+#include <torch/csrc/autograd/autograd.h>
 #include <ATen/Parallel.h>
 
 #include "tests/nn/golden_module.h"

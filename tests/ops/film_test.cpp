@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/ops/film/film_tokenizer.h"
 
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include "halcyon/ops/film/backends.h"
 #include "tests/ops/ops_test.h"
@@ -31,23 +32,22 @@ const std::vector<Widths> kWidths{{300, 50, 4, 16, 8, 64, 32}, {65, 30, 4, 4, 0,
                                   {130, 28, 3, 7, 2, 33, 17},  {0, 5, 2, 2, 2, 8, 4}};
 
 Inputs make_inputs(const Widths& w, at::ScalarType type) {
-  torch::manual_seed(9);
+  at::manual_seed(9);
   constexpr int64_t kRows = 40;
   const int64_t cond = w.meta + w.type + w.channel + w.platform;
   const auto random = [&](std::vector<int64_t> shape, double size) {
-    return (torch::randn(shape, torch::kDouble) * size).to(type);
+    return (at::randn(shape, at::kDouble) * size).to(type);
   };
-  Inputs in{
-      {random({w.rows}, 1), random({w.rows, w.meta}, 1),
-       random({w.hidden, cond}, 1 / std::sqrt(cond)), random({w.hidden}, 0.3),
-       random({w.hidden}, 1) + 1, random({w.hidden}, 0.3),
-       random({2 * w.out, w.hidden}, 1 / std::sqrt(w.hidden)), random({2 * w.out}, 0.3),
-       random({kRows, w.type}, 1), random({kRows, w.channel}, 1)},
-      {torch::randint(kRows, {w.rows}, torch::kLong), torch::randint(kRows, {w.rows}, torch::kInt)},
-      1e-5};
+  Inputs in{{random({w.rows}, 1), random({w.rows, w.meta}, 1),
+             random({w.hidden, cond}, 1 / std::sqrt(cond)), random({w.hidden}, 0.3),
+             random({w.hidden}, 1) + 1, random({w.hidden}, 0.3),
+             random({2 * w.out, w.hidden}, 1 / std::sqrt(w.hidden)), random({2 * w.out}, 0.3),
+             random({kRows, w.type}, 1), random({kRows, w.channel}, 1)},
+            {at::randint(kRows, {w.rows}, at::kLong), at::randint(kRows, {w.rows}, at::kInt)},
+            1e-5};
   if (w.platform > 0) {
     in.floats.push_back(random({kRows, w.platform}, 1));
-    in.ids.push_back(torch::randint(kRows, {w.rows}, torch::kLong));
+    in.ids.push_back(at::randint(kRows, {w.rows}, at::kLong));
   }
   return in;
 }
@@ -91,19 +91,19 @@ TEST(FilmTokenizer, Golden) {
     for (const auto& [name, t] : param)
       EXPECT_TRUE(near(t.grad(), g.at("grad.param." + name), test::kGradient)) << name;
   };
-  run(torch::kFloat, "", test::kLayer, test::kGradient);
-  run(torch::kDouble, "64", test::kDouble, test::kDouble);
+  run(at::kFloat, "", test::kLayer, test::kGradient);
+  run(at::kDouble, "64", test::kDouble, test::kDouble);
 }
 
 TEST(FilmTokenizer, EveryInstructionSetAgreesWithTheComposition) {
   for (size_t i = 0; i < kWidths.size(); ++i) {
-    for (const auto type : {torch::kFloat, torch::kDouble, torch::kBFloat16}) {
+    for (const auto type : {at::kFloat, at::kDouble, at::kBFloat16}) {
       const auto in = make_inputs(kWidths[i], type);
-      const auto exact = cast(in, torch::kDouble);
+      const auto exact = cast(in, at::kDouble);
       const auto expected = film_detail::composed(exact);
-      const auto grad_out = torch::randn_like(expected).to(type);
-      expected.backward(grad_out.to(torch::kDouble));
-      const double bound = type == torch::kFloat ? 5e-6 : type == torch::kDouble ? 1e-13 : 5e-3;
+      const auto grad_out = at::randn_like(expected).to(type);
+      expected.backward(grad_out.to(at::kDouble));
+      const double bound = type == at::kFloat ? 5e-6 : type == at::kDouble ? 1e-13 : 5e-3;
       for (const auto level : levels()) {
         SCOPED_TRACE(fmt::format("case {} type {} level {}", i, c10::toString(type), int(level)));
         const auto y = film_detail::forward_cpu(in, level);
@@ -121,15 +121,15 @@ TEST(FilmTokenizer, EveryInstructionSetAgreesWithTheComposition) {
 }
 
 TEST(FilmTokenizer, GradcheckInDouble) {
-  const auto in = cast(make_inputs({6, 3, 2, 2, 3, 7, 4}, torch::kDouble), torch::kDouble);
+  const auto in = cast(make_inputs({6, 3, 2, 2, 3, 7, 4}, at::kDouble), at::kDouble);
   EXPECT_TRUE(test::gradcheck([&] { return std::vector{call(in)}; }, in.floats, 1e-7));
 }
 
 TEST(FilmTokenizer, SameBitsForAnyNumberOfThreads) {
-  const auto in = make_inputs({30000, 30, 4, 16, 8, 64, 32}, torch::kFloat);
+  const auto in = make_inputs({30000, 30, 4, 16, 8, 64, 32}, at::kFloat);
   const auto outcome = [&](int threads) {
     at::set_num_threads(threads);
-    const auto leaves = cast(in, torch::kFloat);
+    const auto leaves = cast(in, at::kFloat);
     const auto y = call(leaves);
     y.backward(y.detach());
     std::vector<at::Tensor> all{y};
@@ -146,52 +146,52 @@ TEST(FilmTokenizer, SameBitsForAnyNumberOfThreads) {
 }
 
 TEST(FilmTokenizer, StridedInputsAndIntIds) {
-  auto in = make_inputs(kWidths[0], torch::kFloat);
+  auto in = make_inputs(kWidths[0], at::kFloat);
   const auto expected = call(in);
   for (auto& t : in.floats) t = at::stack({t, t + 1}, -1).select(-1, 0);
-  for (auto& t : in.ids) t = at::stack({t, t}, -1).select(-1, 0).to(torch::kInt);
+  for (auto& t : in.ids) t = at::stack({t, t}, -1).select(-1, 0).to(at::kInt);
   EXPECT_TRUE(identical(call(in), expected));
 }
 
 TEST(FilmTokenizer, MixedTypesAndAutocast) {
-  const auto in = make_inputs(kWidths[0], torch::kFloat);
+  const auto in = make_inputs(kWidths[0], at::kFloat);
   const auto expected = call(in);
   auto mixed = in;
   for (size_t i = 1; i < mixed.floats.size(); ++i)
-    mixed.floats[i] = mixed.floats[i].to(torch::kBFloat16);
-  EXPECT_EQ(call(mixed).scalar_type(), torch::kFloat);
+    mixed.floats[i] = mixed.floats[i].to(at::kBFloat16);
+  EXPECT_EQ(call(mixed).scalar_type(), at::kFloat);
   EXPECT_TRUE(near(call(mixed), expected, test::kBf16));
   auto half = in;
-  for (auto& t : half.floats) t = t.to(torch::kHalf);
-  EXPECT_EQ(call(half).scalar_type(), torch::kHalf);
+  for (auto& t : half.floats) t = t.to(at::kHalf);
+  EXPECT_EQ(call(half).scalar_type(), at::kHalf);
   auto narrow = in;
-  narrow.floats[film_detail::kObs] = in.floats[film_detail::kObs].to(torch::kBFloat16);
+  narrow.floats[film_detail::kObs] = in.floats[film_detail::kObs].to(at::kBFloat16);
   at::autocast::set_autocast_enabled(at::kCPU, true);
   const auto wide = call(in), cast_result = call(narrow);
   at::autocast::set_autocast_enabled(at::kCPU, false);
-  EXPECT_EQ(wide.scalar_type(), torch::kFloat);
-  EXPECT_EQ(cast_result.scalar_type(), torch::kBFloat16);
+  EXPECT_EQ(wide.scalar_type(), at::kFloat);
+  EXPECT_EQ(cast_result.scalar_type(), at::kBFloat16);
   EXPECT_TRUE(near(wide, expected, test::kBf16));
 }
 
 TEST(FilmTokenizer, WithoutObservationsParametersStillHaveGradients) {
-  const auto in = cast(make_inputs(kWidths.back(), torch::kFloat), torch::kFloat);
+  const auto in = cast(make_inputs(kWidths.back(), at::kFloat), at::kFloat);
   call(in).sum().backward();
   for (const auto& t : in.floats) {
     ASSERT_TRUE(t.grad().defined());
-    EXPECT_TRUE(identical(t.grad(), torch::zeros_like(t)));
+    EXPECT_TRUE(identical(t.grad(), at::zeros_like(t)));
   }
 }
 
 TEST(FilmTokenizer, MetaShapes) {
-  auto in = make_inputs(kWidths[0], torch::kFloat);
-  for (auto& t : in.floats) t = t.to(torch::kMeta);
-  for (auto& t : in.ids) t = t.to(torch::kMeta);
+  auto in = make_inputs(kWidths[0], at::kFloat);
+  for (auto& t : in.floats) t = t.to(at::kMeta);
+  for (auto& t : in.ids) t = t.to(at::kMeta);
   EXPECT_EQ(call(in).sizes(), at::IntArrayRef({300, 32}));
 }
 
 TEST(FilmTokenizer, RefusesASecondDerivative) {
-  const auto in = cast(make_inputs(kWidths[2], torch::kFloat), torch::kFloat);
+  const auto in = cast(make_inputs(kWidths[2], at::kFloat), at::kFloat);
   const auto y = call(in);
   expect_error("create_graph", [&] {
     torch::autograd::grad({y.sum()}, {in.floats[0]}, {}, true, /*create_graph=*/true);
@@ -201,26 +201,24 @@ TEST(FilmTokenizer, RefusesASecondDerivative) {
 TEST(FilmTokenizer, RefusesWhatDoesNotFit) {
   using namespace film_detail;
   const auto expect = [&](const std::string& part, auto&& change) {
-    auto in = make_inputs(kWidths[0], torch::kFloat);
+    auto in = make_inputs(kWidths[0], at::kFloat);
     change(in);
     expect_error(part, [&] { call(in); });
   };
   expect("obs of rank 1", [](auto& in) { in.floats[kObs] = in.floats[kMeta]; });
-  expect("300 rows of float_metadata", [](auto& in) { in.floats[kMeta] = torch::zeros({3, 50}); });
+  expect("300 rows of float_metadata", [](auto& in) { in.floats[kMeta] = at::zeros({3, 50}); });
   expect("obs_type of length 300", [](auto& in) { in.ids[0] = in.ids[0].slice(0, 1); });
   expect("channel of rank 1 in int32", [](auto& in) { in.ids[1] = in.floats[kObs]; });
   expect("obs_type in [0, 40), got 40", [](auto& in) { in.ids[0][5] = 40; });
   expect("channel in [0, 40), got -1", [](auto& in) { in.ids[1][299] = -1; });
   expect("platform in [0, 40), got 99", [](auto& in) { in.ids[2][0] = 99; });
-  expect("weight1 of shape (64, 78)", [](auto& in) {
-    in.floats[kWeight1] = torch::zeros({64, 77});
-  });
-  expect("bias1 of length 64", [](auto& in) { in.floats[kBias1] = torch::zeros({63}); });
-  expect("norm_weight of length 64", [](auto& in) { in.floats[kNormWeight] = torch::zeros({1}); });
-  expect("weight2 of shape", [](auto& in) { in.floats[kWeight2] = torch::zeros({64, 63}); });
-  expect("2 * out rows, got 63", [](auto& in) { in.floats[kWeight2] = torch::zeros({63, 64}); });
-  expect("bias2 of length 64", [](auto& in) { in.floats[kBias2] = torch::zeros({32}); });
-  const auto in = make_inputs(kWidths[0], torch::kFloat);
+  expect("weight1 of shape (64, 78)", [](auto& in) { in.floats[kWeight1] = at::zeros({64, 77}); });
+  expect("bias1 of length 64", [](auto& in) { in.floats[kBias1] = at::zeros({63}); });
+  expect("norm_weight of length 64", [](auto& in) { in.floats[kNormWeight] = at::zeros({1}); });
+  expect("weight2 of shape", [](auto& in) { in.floats[kWeight2] = at::zeros({64, 63}); });
+  expect("2 * out rows, got 63", [](auto& in) { in.floats[kWeight2] = at::zeros({63, 64}); });
+  expect("bias2 of length 64", [](auto& in) { in.floats[kBias2] = at::zeros({32}); });
+  const auto in = make_inputs(kWidths[0], at::kFloat);
   const auto& f = in.floats;
   EXPECT_THROW(film_tokenizer(f[kObs], f[kMeta], in.ids[0], in.ids[1], {}, f[kTables],
                               f[kTables + 1], f[kTables + 2], f[kWeight1], f[kBias1],

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/ops/pixel_attention/packing.h"
 
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include "halcyon/ops/pixel_attention/obs_context.h"
 #include "tests/ops/ops_test.h"
@@ -18,24 +18,24 @@ using test::expect_error;
 using test::identical;
 
 at::Tensor ints(std::vector<int32_t> values) {
-  return torch::tensor(values, torch::kInt);
+  return at::tensor(values, at::kInt);
 }
 
 // Sorts stably by comparison, which the counting sort must agree with.
 void expect_stable_sort(const at::Tensor& flat_idx, int64_t total) {
   const auto [order, counts] = sort_and_pack(flat_idx, total);
-  EXPECT_EQ(order.scalar_type(), torch::kInt);
-  EXPECT_EQ(counts.scalar_type(), torch::kLong);
+  EXPECT_EQ(order.scalar_type(), at::kInt);
+  EXPECT_EQ(counts.scalar_type(), at::kLong);
   const auto expected =
       std::get<1>(at::sort(flat_idx, /*stable=*/std::optional<bool>(true), /*dim=*/0));
-  EXPECT_TRUE(identical(order.to(torch::kLong), expected));
+  EXPECT_TRUE(identical(order.to(at::kLong), expected));
   EXPECT_TRUE(identical(counts, at::bincount(flat_idx, {}, total)));
 }
 
 TEST(SortAndPack, LiteralExample) {
   const auto [order, counts] = sort_and_pack(ints({2, 0, 2, 1, 0, 2}), 4);
   EXPECT_TRUE(identical(order, ints({1, 4, 3, 0, 2, 5})));
-  EXPECT_TRUE(identical(counts, torch::tensor({2, 1, 3, 0}, torch::kLong)));
+  EXPECT_TRUE(identical(counts, at::tensor({2, 1, 3, 0}, at::kLong)));
 }
 
 TEST(SortAndPack, GoldensWithTiesInInputOrder) {
@@ -57,20 +57,20 @@ TEST(SortAndPack, GoldensWithTiesInInputOrder) {
 }
 
 TEST(SortAndPack, AgreesWithAComparisonSort) {
-  torch::manual_seed(1);
-  for (const auto type : {torch::kInt, torch::kLong}) {
+  at::manual_seed(1);
+  for (const auto type : {at::kInt, at::kLong}) {
     for (const int64_t rows : {0, 1, 7, 1000, 200001}) {
       for (const int64_t total : {1, 5, 3000, 700000}) {
-        expect_stable_sort(torch::randint(total, {rows}, type), total);
+        expect_stable_sort(at::randint(total, {rows}, type), total);
       }
     }
   }
-  expect_stable_sort(torch::randint(50, {300, 3}, torch::kLong).select(1, 1), 50);
+  expect_stable_sort(at::randint(50, {300, 3}, at::kLong).select(1, 1), 50);
 }
 
 TEST(SortAndPack, SameForAnyNumberOfThreads) {
-  torch::manual_seed(2);
-  const auto flat_idx = torch::randint(900, {400000}, torch::kInt);
+  at::manual_seed(2);
+  const auto flat_idx = at::randint(900, {400000}, at::kInt);
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
   const auto one = sort_and_pack(flat_idx, 900);
@@ -89,21 +89,21 @@ TEST(SortAndPack, RefusesWhatItCannotSort) {
     sort_and_pack(ints({0, -1}), 3);
   });
   expect_error("in [0, 0)", [] { sort_and_pack(ints({0}), 0); });
-  expect_error("int32 or int64", [] { sort_and_pack(torch::zeros({3}), 3); });
-  expect_error("rank 1", [] { sort_and_pack(torch::zeros({3, 1}, torch::kInt), 3); });
+  expect_error("int32 or int64", [] { sort_and_pack(at::zeros({3}), 3); });
+  expect_error("rank 1", [] { sort_and_pack(at::zeros({3, 1}, at::kInt), 3); });
   expect_error("total_pixels >= 0", [] { sort_and_pack(ints({}), -1); });
   expect_error("got 4294967296 at row 0",
-               [] { sort_and_pack(torch::tensor({int64_t{1} << 32}, torch::kLong), 1); });
+               [] { sort_and_pack(at::tensor({int64_t{1} << 32}, at::kLong), 1); });
 }
 
 TEST(CountsToCuSeqlens, LiteralEmptyAndWrong) {
-  EXPECT_TRUE(identical(counts_to_cu_seqlens(torch::tensor({5, 0, 3, 4}, torch::kLong)),
-                        ints({0, 5, 5, 8, 12})));
+  EXPECT_TRUE(
+      identical(counts_to_cu_seqlens(at::tensor({5, 0, 3, 4}, at::kLong)), ints({0, 5, 5, 8, 12})));
   EXPECT_TRUE(identical(counts_to_cu_seqlens(ints({5, 0, 3, 4})), ints({0, 5, 5, 8, 12})));
   EXPECT_TRUE(identical(counts_to_cu_seqlens(ints({})), ints({0})));
   expect_error("counts >= 0", [] { counts_to_cu_seqlens(ints({1, -2})); });
   expect_error("at most 2147483647", [] {
-    counts_to_cu_seqlens(torch::tensor({int64_t{1} << 30, int64_t{1} << 30}, torch::kLong));
+    counts_to_cu_seqlens(at::tensor({int64_t{1} << 30, int64_t{1} << 30}, at::kLong));
   });
 }
 
@@ -111,7 +111,7 @@ TEST(PixelGroupMap, LiteralExamples) {
   auto map = build_pixel_group_map(ints({0, 5, 5, 8, 12, 212}));
   EXPECT_TRUE(identical(map.program_ptr, ints({0, 1, 3, 4})));
   EXPECT_TRUE(identical(map.program_pixels, ints({4, 0, 2, 3})));
-  map = build_pixel_group_map(torch::zeros({4}, torch::kLong));
+  map = build_pixel_group_map(at::zeros({4}, at::kLong));
   EXPECT_TRUE(identical(map.program_ptr, ints({0})));
   EXPECT_TRUE(identical(map.program_pixels, ints({})));
 }
@@ -125,9 +125,9 @@ TEST(PixelGroupMap, Goldens) {
       const auto key = name + ".m" + mult + ".";
       SCOPED_TRACE(key);
       const auto offsets = g.at("in." + key + "cu_seqlens_k");
-      EXPECT_TRUE(identical(
-          counts_to_cu_seqlens(torch::tensor(counts.get<std::vector<int64_t>>(), torch::kLong)),
-          offsets));
+      EXPECT_TRUE(
+          identical(counts_to_cu_seqlens(at::tensor(counts.get<std::vector<int64_t>>(), at::kLong)),
+                    offsets));
       const auto map = build_pixel_group_map(offsets, std::stod(mult));
       EXPECT_TRUE(identical(map.program_ptr, g.at("out." + key + "program_ptr")));
       EXPECT_TRUE(identical(map.program_pixels, g.at("out." + key + "program_pixels")));
@@ -146,7 +146,7 @@ TEST(PixelGroupMap, RefusesOffsetsThatAreNone) {
 
 TEST(PixelGroupMap, MovesAsACopy) {
   const auto map = build_pixel_group_map(ints({0, 2, 3}));
-  const auto copy = map.to(torch::kCPU, torch::kBFloat16);
+  const auto copy = map.to(at::kCPU, at::kBFloat16);
   EXPECT_TRUE(identical(copy.program_ptr, map.program_ptr));
   EXPECT_NE(copy.program_ptr.data_ptr(), map.program_ptr.data_ptr());
 }
@@ -171,45 +171,45 @@ TEST(ObsContext, Golden) {
 
 ObsContext small_context(at::Tensor obs, int64_t total = 3, bool group_map = true) {
   const int64_t rows = obs.size(0);
-  const auto ids = torch::arange(rows, torch::kInt);
-  return prepare_obs_context(obs, torch::ones({rows, 2}, obs.options()), ids, ids + 10, ids + 20,
-                             torch::arange(rows, torch::kLong).remainder(2), total, group_map);
+  const auto ids = at::arange(rows, at::kInt);
+  return prepare_obs_context(obs, at::ones({rows, 2}, obs.options()), ids, ids + 10, ids + 20,
+                             at::arange(rows, at::kLong).remainder(2), total, group_map);
 }
 
 TEST(ObsContext, SortsEveryRowAlikeAndKeepsGradients) {
-  const auto obs = torch::arange(5, torch::kDouble).requires_grad_();
+  const auto obs = at::arange(5, at::kDouble).requires_grad_();
   const auto context = small_context(obs);
   EXPECT_TRUE(identical(context.channel, ints({10, 12, 14, 11, 13})));
   EXPECT_TRUE(identical(context.cu_seqlens_k, ints({0, 3, 5, 5})));
   EXPECT_EQ(context.max_seqlen_k, 3);
-  (context.obs * torch::tensor({1.0, 2.0, 3.0, 4.0, 5.0}, torch::kDouble)).sum().backward();
-  EXPECT_TRUE(identical(obs.grad(), torch::tensor({1.0, 4.0, 2.0, 5.0, 3.0}, torch::kDouble)));
+  (context.obs * at::tensor({1.0, 2.0, 3.0, 4.0, 5.0}, at::kDouble)).sum().backward();
+  EXPECT_TRUE(identical(obs.grad(), at::tensor({1.0, 4.0, 2.0, 5.0, 3.0}, at::kDouble)));
 }
 
 TEST(ObsContext, EmptyAndWithoutMap) {
-  const auto context = small_context(torch::empty({0}), 4, false);
+  const auto context = small_context(at::empty({0}), 4, false);
   EXPECT_TRUE(identical(context.cu_seqlens_k, ints({0, 0, 0, 0, 0})));
   EXPECT_EQ(context.max_seqlen_k, 0);
   EXPECT_FALSE(context.group_map.has_value());
-  EXPECT_EQ(small_context(torch::empty({0}), 0).cu_seqlens_k.size(0), 1);
+  EXPECT_EQ(small_context(at::empty({0}), 0).cu_seqlens_k.size(0), 1);
 }
 
 TEST(ObsContext, MovesAndCastsFloatingTensorsOnly) {
-  const auto context = small_context(torch::rand({4}));
-  const auto half = context.to(torch::kBFloat16);
-  EXPECT_EQ(half.obs.scalar_type(), torch::kBFloat16);
-  EXPECT_EQ(half.float_metadata.scalar_type(), torch::kBFloat16);
-  EXPECT_EQ(half.channel.scalar_type(), torch::kInt);
+  const auto context = small_context(at::rand({4}));
+  const auto half = context.to(at::kBFloat16);
+  EXPECT_EQ(half.obs.scalar_type(), at::kBFloat16);
+  EXPECT_EQ(half.float_metadata.scalar_type(), at::kBFloat16);
+  EXPECT_EQ(half.channel.scalar_type(), at::kInt);
   EXPECT_EQ(half.max_seqlen_k, 2);
   ASSERT_TRUE(half.group_map.has_value());
   EXPECT_TRUE(identical(half.group_map->program_ptr, context.group_map->program_ptr));
-  EXPECT_TRUE(identical(context.to(torch::Device(torch::kCPU)).obs, context.obs));
-  expect_error("floating", [&] { context.to(torch::kInt); });
+  EXPECT_TRUE(identical(context.to(at::Device(at::kCPU)).obs, context.obs));
+  expect_error("floating", [&] { context.to(at::kInt); });
 }
 
 TEST(ObsContext, RefusesColumnsThatDoNotFit) {
-  const auto f = torch::zeros({3}), m = torch::zeros({3, 2});
-  const auto i = torch::zeros({3}, torch::kInt), shorter = torch::zeros({2}, torch::kInt);
+  const auto f = at::zeros({3}), m = at::zeros({3, 2});
+  const auto i = at::zeros({3}, at::kInt), shorter = at::zeros({2}, at::kInt);
   expect_error("obs of rank 1", [&] { prepare_obs_context(m, m, i, i, i, i, 1); });
   expect_error("float_metadata", [&] { prepare_obs_context(f, f, i, i, i, i, 1); });
   expect_error("obs_type", [&] { prepare_obs_context(f, m, shorter, i, i, i, 1); });

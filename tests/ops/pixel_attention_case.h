@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
 
 #include <optional>
 #include <vector>
@@ -22,13 +22,13 @@ struct AttentionInputs {
   at::Tensor q, tokens, w_k, w_v, b_k, b_v, cu;
   int64_t n_kv;
 
-  AttentionInputs(const AttentionCase& c, at::ScalarType type = torch::kDouble, uint64_t seed = 7)
+  AttentionInputs(const AttentionCase& c, at::ScalarType type = at::kDouble, uint64_t seed = 7)
       : n_kv(c.n_kv) {
-    torch::manual_seed(seed);
-    const auto counts = torch::tensor(c.counts, torch::kLong);
+    at::manual_seed(seed);
+    const auto counts = at::tensor(c.counts, at::kLong);
     const int64_t rows = counts.sum().item<int64_t>(), width = c.n_kv * c.head_dim;
     const auto random = [&](std::vector<int64_t> shape, double size) {
-      return (torch::randn(shape, torch::kDouble) * size).to(type);
+      return (at::randn(shape, at::kDouble) * size).to(type);
     };
     q = random({counts.size(0), c.heads, c.head_dim}, 1.0);
     tokens = random({rows, c.token_dim}, 1.0);
@@ -62,7 +62,7 @@ struct AttentionInputs {
     const int64_t heads = q.size(1), width = q.size(2);
     auto k = at::matmul(tokens, w_k.t()), v = at::matmul(tokens, w_v.t());
     if (b_v.defined()) v = v + b_v;
-    const auto offsets = cu.to(torch::kLong);
+    const auto offsets = cu.to(at::kLong);
     std::vector<at::Tensor> pixels;
     for (int64_t p = 0; p < q.size(0); ++p) {
       const auto begin = offsets[p].item<int64_t>(), end = offsets[p + 1].item<int64_t>();
@@ -72,12 +72,12 @@ struct AttentionInputs {
         const auto keys = k.slice(0, begin, end).slice(1, column, column + width);
         const auto values = v.slice(0, begin, end).slice(1, column, column + width);
         rows.push_back(begin == end
-                           ? torch::zeros({width}, q.options())
+                           ? at::zeros({width}, q.options())
                            : at::matmul((at::matmul(keys, q[p][h]) * scale).softmax(0), values));
       }
       pixels.push_back(at::stack(rows));
     }
-    return pixels.empty() ? torch::zeros_like(q) : at::stack(pixels);
+    return pixels.empty() ? at::zeros_like(q) : at::stack(pixels);
   }
 };
 

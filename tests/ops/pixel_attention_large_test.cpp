@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include "tests/ops/pixel_attention_case.h"
 #include "tests/support/compare.h"
@@ -12,18 +12,18 @@ namespace {
 // none. Sampled pixels are compared with the reference, the gradients of their tokens and queries
 // with the brute force in double.
 TEST(PixelAttentionLarge, MillionObservationsAgainstSampledPixels) {
-  torch::manual_seed(1);
+  at::manual_seed(1);
   constexpr int64_t kPixels = 98304, kRows = 1000000, kHeads = 16, kDim = 8, kWidth = 32;
-  auto flat = (torch::rand({kRows}).pow(3) * (kPixels * 2 / 3)).to(torch::kLong);
+  auto flat = (at::rand({kRows}).pow(3) * (kPixels * 2 / 3)).to(at::kLong);
   flat.slice(0, 0, 20000).fill_(90000);
   const auto [order, counts] = sort_and_pack(flat, kPixels);
-  test::AttentionInputs in({kHeads, 1, kDim, kWidth, {1}}, torch::kFloat);
-  in.q = torch::randn({kPixels, kHeads, kDim});
-  in.tokens = torch::randn({kRows, kWidth});
+  test::AttentionInputs in({kHeads, 1, kDim, kWidth, {1}}, at::kFloat);
+  in.q = at::randn({kPixels, kHeads, kDim});
+  in.tokens = at::randn({kRows, kWidth});
   in.cu = counts_to_cu_seqlens(counts);
   in.require_grad();
   const auto y = in.run();
-  const auto grad_out = torch::randn_like(y);
+  const auto grad_out = at::randn_like(y);
   y.backward(grad_out);
 
   double largest_error = 0;
@@ -31,16 +31,16 @@ TEST(PixelAttentionLarge, MillionObservationsAgainstSampledPixels) {
     SCOPED_TRACE(p);
     const auto begin = in.cu[p].item<int64_t>(), end = in.cu[p + 1].item<int64_t>();
     test::AttentionInputs one({kHeads, 1, kDim, kWidth, {end - begin}});
-    one.q = in.q.detach().slice(0, p, p + 1).to(torch::kDouble);
-    one.tokens = in.tokens.detach().slice(0, begin, end).to(torch::kDouble);
-    one.w_k = in.w_k.detach().to(torch::kDouble);
-    one.w_v = in.w_v.detach().to(torch::kDouble);
-    one.b_v = in.b_v.detach().to(torch::kDouble);
+    one.q = in.q.detach().slice(0, p, p + 1).to(at::kDouble);
+    one.tokens = in.tokens.detach().slice(0, begin, end).to(at::kDouble);
+    one.w_k = in.w_k.detach().to(at::kDouble);
+    one.w_v = in.w_v.detach().to(at::kDouble);
+    one.b_v = in.b_v.detach().to(at::kDouble);
     one.require_grad();
     const auto expected = one.brute_force(1 / std::sqrt(double(kDim)));
     EXPECT_TRUE(test::near(y.slice(0, p, p + 1), expected, test::kLayer));
     if (begin == end) continue;
-    expected.backward(grad_out.slice(0, p, p + 1).to(torch::kDouble));
+    expected.backward(grad_out.slice(0, p, p + 1).to(at::kDouble));
     EXPECT_TRUE(test::near(in.q.grad().slice(0, p, p + 1), one.q.grad(), test::kGradient));
     EXPECT_TRUE(
         test::near(in.tokens.grad().slice(0, begin, end), one.tokens.grad(), test::kGradient));
@@ -50,8 +50,7 @@ TEST(PixelAttentionLarge, MillionObservationsAgainstSampledPixels) {
   RecordProperty("largest_error", std::to_string(largest_error));
   // every non-empty pixel passes its gradient to the value bias, once a head
   const auto filled = counts.gt(0).nonzero().squeeze(1);
-  const auto bias =
-      grad_out.index_select(0, filled).to(torch::kDouble).sum(at::IntArrayRef({0, 1}));
+  const auto bias = grad_out.index_select(0, filled).to(at::kDouble).sum(at::IntArrayRef({0, 1}));
   EXPECT_TRUE(test::near(in.b_v.grad(), bias, test::kGradient));
 }
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/ops/pixel_attention/pixel_attention.h"
 
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include "halcyon/ops/pixel_attention/backends.h"
 #include "tests/ops/ops_test.h"
@@ -67,7 +68,7 @@ TEST_P(Goldens, ForwardAndGradients) {
       if (g.has(key)) in[name] = g.at(key).to(type).clone().requires_grad_();
     }
     const auto bias = in.contains("B_v") ? std::optional(in["B_v"]) : std::nullopt;
-    for (const auto& cu : {g.at("in.cu_seqlens_k"), g.at("in.cu_seqlens_k").to(torch::kLong)}) {
+    for (const auto& cu : {g.at("in.cu_seqlens_k"), g.at("in.cu_seqlens_k").to(at::kLong)}) {
       const auto y = pixel_attention(in["Q"], in["tokens"], in["W_k"], in["W_v"], cu, 40, n_kv,
                                      g.config.at("scale").get<double>(), {}, bias);
       EXPECT_TRUE(near(y, g.at(out + "y"), tolerance));
@@ -77,23 +78,22 @@ TEST_P(Goldens, ForwardAndGradients) {
     for (const auto& [name, t] : in)
       EXPECT_TRUE(near(t.grad(), g.at(grad + name), gradient_tolerance)) << name;
   };
-  run(torch::kFloat, "out.", "grad.in.", test::kLayer, test::kGradient);
-  run(torch::kDouble, "out64.", "grad64.in.", test::kDouble, test::kDouble);
+  run(at::kFloat, "out.", "grad.in.", test::kLayer, test::kGradient);
+  run(at::kDouble, "out64.", "grad64.in.", test::kDouble, test::kDouble);
 }
 
 INSTANTIATE_TEST_SUITE_P(PixelAttention, Goldens, testing::Values("q16_kv1", "q32_kv2"));
 
 TEST(PixelAttention, EveryInstructionSetAgreesWithTheReference) {
   for (size_t i = 0; i < kCases.size(); ++i) {
-    for (const auto type : {torch::kFloat, torch::kDouble, torch::kBFloat16, torch::kHalf}) {
+    for (const auto type : {at::kFloat, at::kDouble, at::kBFloat16, at::kHalf}) {
       const AttentionInputs in(kCases[i], type);
       const double scale = default_scale(in);
-      const auto expected =
-          pixel_attention_reference(in.q.to(torch::kDouble), in.tokens, in.w_k, in.w_v, in.cu,
-                                    in.n_kv, scale, in.value_bias());
-      const double bound = type == torch::kFloat    ? 2e-6
-                           : type == torch::kDouble ? 1e-14
-                                                    : 5e-3;  // the result's own rounding
+      const auto expected = pixel_attention_reference(
+          in.q.to(at::kDouble), in.tokens, in.w_k, in.w_v, in.cu, in.n_kv, scale, in.value_bias());
+      const double bound = type == at::kFloat    ? 2e-6
+                           : type == at::kDouble ? 1e-14
+                                                 : 5e-3;  // the result's own rounding
       for (const auto level : levels()) {
         SCOPED_TRACE(fmt::format("case {} type {} level {}", i, c10::toString(type), int(level)));
         const auto result = forward_cpu(raw(in, scale), level);
@@ -111,12 +111,12 @@ TEST(PixelAttention, EveryInstructionSetHasTheGradientsOfTheBruteForce) {
     exact.require_grad();
     const double scale = default_scale(exact);
     const auto y = exact.brute_force(scale);
-    torch::manual_seed(3);
-    const auto grad_out = torch::randn_like(y);
+    at::manual_seed(3);
+    const auto grad_out = at::randn_like(y);
     y.backward(grad_out);
-    for (const auto type : {torch::kFloat, torch::kDouble, torch::kBFloat16}) {
+    for (const auto type : {at::kFloat, at::kDouble, at::kBFloat16}) {
       const AttentionInputs in(kCases[i], type);
-      const double bound = type == torch::kFloat ? 1e-5 : type == torch::kDouble ? 1e-12 : 2e-2;
+      const double bound = type == at::kFloat ? 1e-5 : type == at::kDouble ? 1e-12 : 2e-2;
       const auto expect = [&](const pixel_attention_detail::Gradients& g) {
         EXPECT_TRUE(near(g.q, exact.q.grad(), bound));
         EXPECT_TRUE(near(g.tokens, exact.tokens.grad(), bound));
@@ -150,17 +150,17 @@ TEST(PixelAttention, GradcheckInDouble) {
 // Pixels so long that several threads share them, among short and empty ones.
 TEST(PixelAttention, LongPixels) {
   const AttentionCase c{6, 2, 4, 12, {5, 20000, 0, 8192, 8193, 3}};
-  AttentionInputs in(c, torch::kFloat);
+  AttentionInputs in(c, at::kFloat);
   in.q = in.q * 3;
   in.require_grad();
   const auto y = in.run();
-  const auto grad_out = torch::randn_like(y);
+  const auto grad_out = at::randn_like(y);
   y.backward(grad_out);
   AttentionInputs exact(c);
-  exact.q = in.q.detach().to(torch::kDouble);
+  exact.q = in.q.detach().to(at::kDouble);
   exact.require_grad();
   const auto expected = exact.brute_force(1 / std::sqrt(4.0));
-  expected.backward(grad_out.to(torch::kDouble));
+  expected.backward(grad_out.to(at::kDouble));
   EXPECT_TRUE(near(y, expected, test::kLayer));
   for (size_t i = 0; i < 5; ++i)
     EXPECT_TRUE(near(in.floating()[i]->grad(), exact.floating()[i]->grad(), test::kGradient)) << i;
@@ -169,20 +169,20 @@ TEST(PixelAttention, LongPixels) {
 std::vector<at::Tensor> outcome(AttentionInputs in, const std::optional<PixelGroupMap>& map = {}) {
   in.require_grad();
   const auto y = in.run(map);
-  torch::manual_seed(11);
-  y.backward(torch::randn_like(y));
+  at::manual_seed(11);
+  y.backward(at::randn_like(y));
   std::vector<at::Tensor> all{y};
   for (auto* t : in.floating()) all.push_back(t->grad());
   return all;
 }
 
 TEST(PixelAttention, SameBitsInEveryRunGroupingAndNumberOfThreads) {
-  torch::manual_seed(5);
-  auto counts = torch::randint(0, 40, {3000}, torch::kLong);
+  at::manual_seed(5);
+  auto counts = at::randint(0, 40, {3000}, at::kLong);
   counts[17] = 30000;
   AttentionCase c{32, 2, 16, 16, {}};
   c.counts.assign(counts.const_data_ptr<int64_t>(), counts.const_data_ptr<int64_t>() + 3000);
-  for (const auto type : {torch::kFloat, torch::kBFloat16}) {
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
     const AttentionInputs in(c, type);
     const int threads = at::get_num_threads();
     at::set_num_threads(1);
@@ -201,31 +201,31 @@ TEST(PixelAttention, SameBitsInEveryRunGroupingAndNumberOfThreads) {
 }
 
 TEST(PixelAttention, EmptyPixelsAreExactlyZero) {
-  AttentionInputs in({16, 1, 4, 4, {0, 2, 0}}, torch::kFloat);
+  AttentionInputs in({16, 1, 4, 4, {0, 2, 0}}, at::kFloat);
   in.require_grad();
   const auto y = in.run();
-  EXPECT_TRUE(identical(y[0], torch::zeros({16, 4})));
-  EXPECT_TRUE(identical(y[2], torch::zeros({16, 4})));
+  EXPECT_TRUE(identical(y[0], at::zeros({16, 4})));
+  EXPECT_TRUE(identical(y[2], at::zeros({16, 4})));
   y.sum().backward();
   EXPECT_EQ(in.q.grad()[0].abs().max().item<float>(), 0);
 }
 
 TEST(PixelAttention, WithoutTokensOrPixelsEveryInputStillHasAGradient) {
   for (const auto& counts : std::vector<std::vector<int64_t>>{{0, 0, 0}, {}}) {
-    AttentionInputs in({32, 2, 4, 6, counts}, torch::kFloat);
+    AttentionInputs in({32, 2, 4, 6, counts}, at::kFloat);
     in.require_grad();
     const auto y = in.run();
-    EXPECT_TRUE(identical(y, torch::zeros_like(in.q)));
+    EXPECT_TRUE(identical(y, at::zeros_like(in.q)));
     y.sum().backward();
     for (auto* t : in.floating()) {
       ASSERT_TRUE(t->grad().defined());
-      EXPECT_TRUE(identical(t->grad(), torch::zeros_like(*t)));
+      EXPECT_TRUE(identical(t->grad(), at::zeros_like(*t)));
     }
   }
 }
 
 TEST(PixelAttention, StridedInputsAndLargeScores) {
-  AttentionInputs in(kCases[0], torch::kFloat);
+  AttentionInputs in(kCases[0], at::kFloat);
   in.q = in.q * 200;  // weights of almost 0 and 1
   const auto expected = in.run();
   EXPECT_TRUE(expected.isfinite().all().item<bool>());
@@ -241,41 +241,41 @@ TEST(PixelAttention, StridedInputsAndLargeScores) {
 }
 
 TEST(PixelAttention, KeyBiasCancelsAndHasZeroGradient) {
-  AttentionInputs in(kCases[0], torch::kDouble);
+  AttentionInputs in(kCases[0], at::kDouble);
   auto b_k = in.b_k.clone().requires_grad_();
   const auto y = pixel_attention(in.q, in.tokens, in.w_k, in.w_v, in.cu, 99, 2, {}, b_k, in.b_v,
                                  /*force_fp32=*/true);
   EXPECT_TRUE(identical(y, in.run()));
   y.sum().backward();
-  EXPECT_TRUE(identical(b_k.grad(), torch::zeros_like(b_k)));
+  EXPECT_TRUE(identical(b_k.grad(), at::zeros_like(b_k)));
 }
 
 TEST(PixelAttention, MixedTypesAndAutocast) {
-  AttentionInputs in(kCases[0], torch::kFloat);
+  AttentionInputs in(kCases[0], at::kFloat);
   const auto expected = in.run();
   auto mixed = in;
-  mixed.q = in.q.to(torch::kBFloat16);
+  mixed.q = in.q.to(at::kBFloat16);
   mixed.require_grad();
   const auto y = mixed.run();
-  EXPECT_EQ(y.scalar_type(), torch::kBFloat16);
+  EXPECT_EQ(y.scalar_type(), at::kBFloat16);
   EXPECT_TRUE(near(y, expected, test::kBf16));
   y.sum().backward();
-  EXPECT_EQ(mixed.q.grad().scalar_type(), torch::kBFloat16);
-  EXPECT_EQ(mixed.tokens.grad().scalar_type(), torch::kFloat);
+  EXPECT_EQ(mixed.q.grad().scalar_type(), at::kBFloat16);
+  EXPECT_EQ(mixed.tokens.grad().scalar_type(), at::kFloat);
 
   at::autocast::set_autocast_enabled(at::kCPU, true);
   const auto cast = in.run(), composed = forward_composed(raw(in, default_scale(in))).out;
   at::autocast::set_autocast_enabled(at::kCPU, false);
   EXPECT_TRUE(near(composed, expected, test::kLayer));
-  EXPECT_EQ(cast.scalar_type(), torch::kFloat);  // like Q
+  EXPECT_EQ(cast.scalar_type(), at::kFloat);  // like Q
   EXPECT_TRUE(near(cast, expected, test::kBf16));
 }
 
 TEST(PixelAttention, RegisteredOperatorWithGradientsAndMetaShapes) {
   const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("halcyon::pixel_attention", "");
   const auto call = [&](const AttentionInputs& in, const std::optional<PixelGroupMap>& map) {
-    torch::jit::Stack stack{in.q, in.tokens, in.w_k, in.w_v, in.cu, int64_t{70}, in.n_kv,
-                            {},   {},        in.b_v, false,  {},    {}};
+    at::jit::Stack stack{in.q, in.tokens, in.w_k, in.w_v, in.cu, int64_t{70}, in.n_kv,
+                         {},   {},        in.b_v, false,  {},    {}};
     if (map) {
       stack[11] = map->program_ptr;
       stack[12] = map->program_pixels;
@@ -283,20 +283,20 @@ TEST(PixelAttention, RegisteredOperatorWithGradientsAndMetaShapes) {
     op.callBoxed(&stack);
     return stack[0].toTensor();
   };
-  AttentionInputs in(kCases[0], torch::kFloat);
+  AttentionInputs in(kCases[0], at::kFloat);
   in.require_grad();
   const auto y = call(in, build_pixel_group_map(in.cu));
   EXPECT_TRUE(identical(y, in.run()));
   y.sum().backward();
   EXPECT_TRUE(in.tokens.grad().defined());
-  auto meta = AttentionInputs(kCases[0], torch::kFloat);
-  for (auto* t : meta.floating()) *t = t->to(torch::kMeta);
-  meta.cu = meta.cu.to(torch::kMeta);
+  auto meta = AttentionInputs(kCases[0], at::kFloat);
+  for (auto* t : meta.floating()) *t = t->to(at::kMeta);
+  meta.cu = meta.cu.to(at::kMeta);
   EXPECT_EQ(call(meta, {}).sizes(), in.q.sizes());
 }
 
 TEST(PixelAttention, RefusesASecondDerivative) {
-  AttentionInputs in(kCases[4], torch::kFloat);
+  AttentionInputs in(kCases[4], at::kFloat);
   in.require_grad();
   const auto y = in.run();
   expect_error("create_graph",
@@ -304,14 +304,14 @@ TEST(PixelAttention, RefusesASecondDerivative) {
 }
 
 TEST(PixelAttention, RefusesWhatDoesNotFit) {
-  const AttentionInputs good({16, 2, 4, 6, {2, 1}}, torch::kFloat);
+  const AttentionInputs good({16, 2, 4, 6, {2, 1}}, at::kFloat);
   const auto expect = [&](const std::string& part, auto&& change) {
     auto in = good;
     change(in);
     expect_error(part, [&] { in.run(); });
   };
   expect("Q of rank 3", [](auto& in) { in.q = in.q[0]; });
-  expect("a floating type", [](auto& in) { in.tokens = in.tokens.to(torch::kInt); });
+  expect("a floating type", [](auto& in) { in.tokens = in.tokens.to(at::kInt); });
   expect("tokens of rank 2", [](auto& in) { in.tokens = in.tokens[0]; });
   expect("divide the 16 query heads, got 3", [](auto& in) { in.n_kv = 3; });
   expect("divide the 16 query heads, got 0", [](auto& in) { in.n_kv = 0; });
@@ -319,11 +319,11 @@ TEST(PixelAttention, RefusesWhatDoesNotFit) {
   expect("W_v of shape (8, 6)", [](auto& in) { in.w_v = in.w_v.t(); });
   expect("B_v of length 8, got 7", [](auto& in) { in.b_v = in.b_v.slice(0, 0, 7); });
   expect("cu_seqlens_k of length 3, got 2", [](auto& in) { in.cu = in.cu.slice(0, 0, 2); });
-  expect("int32 or int64", [](auto& in) { in.cu = in.cu.to(torch::kFloat); });
-  expect("number of tokens 3, got 4", [](auto& in) { in.cu = torch::tensor({0, 2, 4}); });
-  expect("begin with 0", [](auto& in) { in.cu = torch::tensor({1, 2, 3}); });
-  expect("ascend", [](auto& in) { in.cu = torch::tensor({0, 7, 3}); });
-  expect_error("program_ptr", [&] { good.run(PixelGroupMap{torch::zeros({2}), good.cu}); });
+  expect("int32 or int64", [](auto& in) { in.cu = in.cu.to(at::kFloat); });
+  expect("number of tokens 3, got 4", [](auto& in) { in.cu = at::tensor({0, 2, 4}); });
+  expect("begin with 0", [](auto& in) { in.cu = at::tensor({1, 2, 3}); });
+  expect("ascend", [](auto& in) { in.cu = at::tensor({0, 7, 3}); });
+  expect_error("program_ptr", [&] { good.run(PixelGroupMap{at::zeros({2}), good.cu}); });
 }
 
 }  // namespace

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/ops/temporal/temporal.h"
 
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include "halcyon/ops/rope.h"
 #include "halcyon/ops/temporal/backends.h"
@@ -39,9 +40,9 @@ const std::vector<Options> kOptions{{true, true, {}, true},    {true, true, 2, t
                                     {false, true, 100, false}, {true, true, 1, false}};
 
 Inputs make_inputs(const Shape& s, const Options& o, at::ScalarType type) {
-  torch::manual_seed(4);
+  at::manual_seed(4);
   const auto qkv =
-      torch::randn({s.batch, s.frames, s.pixels, 3, s.heads, s.head_dim}, torch::kDouble).to(type);
+      at::randn({s.batch, s.frames, s.pixels, 3, s.heads, s.head_dim}, at::kDouble).to(type);
   Inputs in{
       qkv.select(3, 0), qkv.select(3, 1), qkv.select(3, 2), o.linear, o.causal, o.window, {}, {}};
   if (o.rope) std::tie(in.cos, in.sin) = rope_tables(s.head_dim, s.frames);
@@ -50,8 +51,8 @@ Inputs make_inputs(const Shape& s, const Options& o, at::ScalarType type) {
 
 // The definition, one frame after the other.
 at::Tensor by_definition(const Inputs& in) {
-  auto q = in.q.to(torch::kDouble), k = in.k.to(torch::kDouble);
-  const auto v = in.v.to(torch::kDouble);
+  auto q = in.q.to(at::kDouble), k = in.k.to(at::kDouble);
+  const auto v = in.v.to(at::kDouble);
   if (in.cos) {
     q = apply_rope(q, *in.cos, *in.sin, 1);
     k = apply_rope(k, *in.cos, *in.sin, 1);
@@ -66,7 +67,7 @@ at::Tensor by_definition(const Inputs& in) {
       a.push_back((q.select(1, i) * k.select(1, j)).sum(-1, true) / std::sqrt(double(q.size(4))));
     auto weights = at::stack(a);
     if (!in.linear) weights = weights.softmax(0);
-    auto sum = torch::zeros_like(v.select(1, 0));
+    auto sum = at::zeros_like(v.select(1, 0));
     for (int64_t j = first; j <= last; ++j) sum = sum + weights[j - first] * v.select(1, j);
     out.push_back(sum);
   }
@@ -76,16 +77,16 @@ at::Tensor by_definition(const Inputs& in) {
 TEST(TemporalAttention, EveryInstructionSetAgreesWithTheDefinition) {
   for (size_t s = 0; s < kShapes.size(); ++s) {
     for (size_t o = 0; o < kOptions.size(); ++o) {
-      for (const auto type : {torch::kFloat, torch::kDouble, torch::kBFloat16}) {
+      for (const auto type : {at::kFloat, at::kDouble, at::kBFloat16}) {
         SCOPED_TRACE(fmt::format("shape {} options {} type {}", s, o, c10::toString(type)));
         auto in = make_inputs(kShapes[s], kOptions[o], type);
         auto exact = in;
         for (auto* t : {&exact.q, &exact.k, &exact.v})
-          *t = t->to(torch::kDouble).clone().requires_grad_();
+          *t = t->to(at::kDouble).clone().requires_grad_();
         const auto expected = by_definition(exact);
-        const auto grad_out = torch::randn_like(expected).to(type);
-        expected.backward(grad_out.to(torch::kDouble));
-        const double bound = type == torch::kFloat ? 2e-6 : type == torch::kDouble ? 1e-14 : 5e-3;
+        const auto grad_out = at::randn_like(expected).to(type);
+        expected.backward(grad_out.to(at::kDouble));
+        const double bound = type == at::kFloat ? 2e-6 : type == at::kDouble ? 1e-14 : 5e-3;
         EXPECT_TRUE(near(temporal_detail::composed(in), expected, bound));
         for (const auto level : levels()) {
           const auto out = temporal_detail::forward_cpu(in, level);
@@ -102,15 +103,15 @@ TEST(TemporalAttention, EveryInstructionSetAgreesWithTheDefinition) {
 }
 
 TEST(TemporalAttention, HalfLikeFloat) {
-  const auto in = make_inputs(kShapes[0], kOptions[0], torch::kHalf);
+  const auto in = make_inputs(kShapes[0], kOptions[0], at::kHalf);
   const auto y = temporal_detail::forward_cpu(in);
-  EXPECT_EQ(y.scalar_type(), torch::kHalf);
+  EXPECT_EQ(y.scalar_type(), at::kHalf);
   EXPECT_TRUE(near(y, by_definition(in), 1e-3));
 }
 
 TEST(TemporalAttention, GradcheckInDouble) {
   for (const auto& options : kOptions) {
-    auto in = make_inputs({2, 4, 2, 2, 6}, options, torch::kDouble);
+    auto in = make_inputs({2, 4, 2, 2, 6}, options, at::kDouble);
     for (auto* t : {&in.q, &in.k, &in.v}) *t = t->clone().requires_grad_();
     EXPECT_TRUE(test::gradcheck(
         [&] {
@@ -148,7 +149,7 @@ TEST(TemporalAttention, Goldens) {
 }
 
 TEST(TemporalAttention, SameBitsForAnyNumberOfThreads) {
-  const auto in = make_inputs({2, 6, 500, 4, 24}, kOptions[2], torch::kFloat);
+  const auto in = make_inputs({2, 6, 500, 4, 24}, kOptions[2], at::kFloat);
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
   const auto one = temporal_detail::forward_cpu(in);
@@ -163,12 +164,12 @@ TEST(TemporalAttention, SameBitsForAnyNumberOfThreads) {
 }
 
 TEST(TemporalAttention, EmptyAndStrided) {
-  const auto none = torch::zeros({2, 0, 3, 4, 8}).requires_grad_();
+  const auto none = at::zeros({2, 0, 3, 4, 8}).requires_grad_();
   const auto y = temporal_attention(none, none, none, true, true);
   EXPECT_EQ(y.sizes(), none.sizes());
   y.sum().backward();
   EXPECT_EQ(none.grad().sizes(), none.sizes());
-  const auto in = make_inputs(kShapes[1], kOptions[0], torch::kFloat);
+  const auto in = make_inputs(kShapes[1], kOptions[0], at::kFloat);
   const auto odd = [](const at::Tensor& t) {
     return t.transpose(3, 4).contiguous().transpose(3, 4);
   };
@@ -178,17 +179,17 @@ TEST(TemporalAttention, EmptyAndStrided) {
 }
 
 TEST(TemporalAttention, RefusesASecondDerivative) {
-  const auto x = torch::randn({1, 2, 3, 2, 4}).requires_grad_();
+  const auto x = at::randn({1, 2, 3, 2, 4}).requires_grad_();
   const auto y = temporal_attention(x, x, x, true, true);
   expect_error("create_graph",
                [&] { torch::autograd::grad({y.sum()}, {x}, {}, true, /*create_graph=*/true); });
 }
 
 TEST(TemporalAttention, RefusesWhatDoesNotFit) {
-  const auto x = torch::zeros({1, 2, 3, 4, 5}), table = torch::zeros({2, 5});
+  const auto x = at::zeros({1, 2, 3, 4, 5}), table = at::zeros({2, 5});
   expect_error("q of rank 5", [&] { temporal_attention(x[0], x[0], x[0], true, true); });
   expect_error("like q", [&] { temporal_attention(x, x.slice(1, 0, 1), x, true, true); });
-  expect_error("like q", [&] { temporal_attention(x, x, x.to(torch::kHalf), true, true); });
+  expect_error("like q", [&] { temporal_attention(x, x, x.to(at::kHalf), true, true); });
   expect_error("only with causal", [&] { temporal_attention(x, x, x, true, false, 2); });
   expect_error("window >= 1", [&] { temporal_attention(x, x, x, true, true, 0); });
   expect_error("together", [&] { temporal_attention(x, x, x, true, true, {}, table); });
@@ -207,10 +208,9 @@ TEST(MaskCausal, Goldens) {
 }
 
 TEST(MaskCausal, LiteralRectangleGradientAndErrors) {
-  const auto attn = torch::ones({1, 2, 3, 1, 1}, torch::kDouble).requires_grad_();
+  const auto attn = at::ones({1, 2, 3, 1, 1}, at::kDouble).requires_grad_();
   const auto masked = mask_causal(attn);
-  EXPECT_TRUE(
-      identical(masked.flatten(), torch::tensor({1.0, 0.0, 0.0, 1.0, 1.0, 0.0}, torch::kDouble)));
+  EXPECT_TRUE(identical(masked.flatten(), at::tensor({1.0, 0.0, 0.0, 1.0, 1.0, 0.0}, at::kDouble)));
   masked.sum().backward();
   EXPECT_TRUE(identical(attn.grad(), masked.detach()));
   expect_error("attn of rank 5", [&] { mask_causal(attn[0]); });
@@ -229,25 +229,24 @@ TEST(Rope, Goldens) {
   }
   const auto [cos, sin] = rope_tables(8, 12);
   EXPECT_TRUE(near(apply_rope(g.at("in.x"), cos, sin), g.at("out.rotated"), 1e-6));
-  const auto bf16 = apply_rope(g.at("in.x").to(torch::kBFloat16), cos, sin);
-  EXPECT_EQ(bf16.scalar_type(), torch::kBFloat16);
+  const auto bf16 = apply_rope(g.at("in.x").to(at::kBFloat16), cos, sin);
+  EXPECT_EQ(bf16.scalar_type(), at::kBFloat16);
   EXPECT_TRUE(near(bf16, g.at("out.rotated_bf16"), 4e-3));
 }
 
 TEST(Rope, QuarterTurnAndTimeAxis) {
-  const auto cos = torch::tensor({{0.f, 0.f}}), sin = torch::tensor({{1.f, 1.f}});
-  EXPECT_TRUE(
-      identical(apply_rope(torch::tensor({{3.f, 4.f}}), cos, sin), torch::tensor({{-4.f, 3.f}})));
+  const auto cos = at::tensor({{0.f, 0.f}}), sin = at::tensor({{1.f, 1.f}});
+  EXPECT_TRUE(identical(apply_rope(at::tensor({{3.f, 4.f}}), cos, sin), at::tensor({{-4.f, 3.f}})));
   const auto [c, s] = rope_tables(6, 4);
-  const auto x = torch::randn({2, 4, 5, 3, 6});
+  const auto x = at::randn({2, 4, 5, 3, 6});
   EXPECT_TRUE(identical(apply_rope(x, c, s, 1),
                         apply_rope(x.permute({0, 2, 3, 1, 4}), c, s).permute({0, 3, 1, 2, 4})));
-  EXPECT_EQ(apply_rope(torch::zeros({0, 4, 6}), c, s).sizes(), at::IntArrayRef({0, 4, 6}));
+  EXPECT_EQ(apply_rope(at::zeros({0, 4, 6}), c, s).sizes(), at::IntArrayRef({0, 4, 6}));
 }
 
 TEST(Rope, GradcheckInDoubleAndErrors) {
   const auto [cos, sin] = rope_tables(6, 4);
-  const auto x = torch::randn({3, 4, 6}, torch::kDouble).requires_grad_();
+  const auto x = at::randn({3, 4, 6}, at::kDouble).requires_grad_();
   EXPECT_TRUE(test::gradcheck([&, c = cos, s = sin] { return std::vector{apply_rope(x, c, s)}; },
                               {x}, 1e-9));
   expect_error("even, positive head_dim, got 5", [] { rope_tables(5, 3); });

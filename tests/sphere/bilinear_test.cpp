@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <cmath>
 
@@ -18,7 +18,7 @@ using test::random_points;
 using test::smooth;
 
 at::Tensor doubles(const std::vector<double>& v) {
-  return torch::tensor(v, at::kDouble);
+  return at::tensor(v, at::kDouble);
 }
 
 double worst(const SparseMatrix& m, const at::Tensor& field, const at::Tensor& expected) {
@@ -37,7 +37,7 @@ TEST(Bilinear, LatLonLiterals) {
 }
 
 TEST(Bilinear, LatLonIsExactForBilinearFields) {
-  torch::manual_seed(1);
+  at::manual_seed(1);
   const LatLonGrid grid({-10, -4, 1, 3, 20}, {60, 55, 40, 38, 20});  // uneven, one axis falling
   const auto [lon, lat] = grid.points();
   const auto f = [](const at::Tensor& x, const at::Tensor& y) { return 3 + 2 * x - y + x * y; };
@@ -76,7 +76,7 @@ TEST(Bilinear, LatLonAtThePoles) {
 }
 
 TEST(Bilinear, LatLonConvergesWithTheSquareOfTheSpacing) {
-  torch::manual_seed(2);
+  at::manual_seed(2);
   const auto [lon, lat] = random_points(4000);
   double before = 0;
   for (const int64_t rows : {19, 37, 73, 145}) {
@@ -119,7 +119,7 @@ TEST(Bilinear, HealpixLiterals) {
 }
 
 TEST(Bilinear, HealpixWeightsArePositiveAndSumToOne) {
-  torch::manual_seed(3);
+  at::manual_seed(3);
   auto [lon, lat] = random_points(5000);
   lat = at::cat({lat, doubles({90, -90, 89.99999, -89.99999, 0})});
   lon = at::cat({lon, doubles({0, 12, 359.9999, 180, 360})});
@@ -133,7 +133,7 @@ TEST(Bilinear, HealpixWeightsArePositiveAndSumToOne) {
 
 // Second order, but first order at the poles, where the rings have so few pixels.
 TEST(Bilinear, HealpixConvergesWithTheSquareOfThePixel) {
-  torch::manual_seed(4);
+  at::manual_seed(4);
   const auto [lon, lat] = random_points(20000);
   const auto low = lat.abs() < 75;
   double all_before = 0, low_before = 0, mean_before = 0;
@@ -159,7 +159,7 @@ TEST(Bilinear, HealpixConvergesWithTheSquareOfThePixel) {
 }
 
 TEST(Bilinear, HealpixRegionUsesWhatItHas) {
-  torch::manual_seed(5);
+  at::manual_seed(5);
   const Box box = {-12, 31, 30, 62};
   const auto region = Region::touching(5, box);
   const Grid grid = region;
@@ -193,9 +193,7 @@ TEST(Bilinear, RefusesBadPoints) {
   expect_error([&] { bilinear_to_points(region, doubles({1}), doubles({91})); }, "lat 91");
   expect_error([&] { bilinear_to_points(region, doubles({NAN}), doubles({1})); }, "nan");
   expect_error(
-      [&] {
-        bilinear_to_points(LatLonGrid::regular(3, 4), torch::tensor({1}), torch::tensor({1}));
-      },
+      [&] { bilinear_to_points(LatLonGrid::regular(3, 4), at::tensor({1}), at::tensor({1})); },
       "floating-point");
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <cmath>
 
@@ -45,7 +45,7 @@ std::vector<Grid> global_grids() {
 }
 
 TEST(Conservative, KeepsTheGlobalIntegralAndConstants) {
-  torch::manual_seed(1);
+  at::manual_seed(1);
   for (const Grid& from : global_grids()) {
     const auto field = at::randn({size_of(from)}, at::kDouble) + 1;
     const double whole = integral(from, field);
@@ -65,7 +65,7 @@ TEST(Conservative, KeepsTheGlobalIntegralAndConstants) {
 }
 
 TEST(Conservative, SharesAgreeWithCounting) {
-  torch::manual_seed(2);
+  at::manual_seed(2);
   // a million points evenly over the sphere, each counted in its pixel and in its cell
   const auto [lon, lat] = test::random_points(1000000);
   const auto grid = LatLonGrid::regular(7, 9);
@@ -127,7 +127,7 @@ TEST(Conservative, RegionalGridsAreMeansOverWhatIsCovered) {
   EXPECT_TRUE(at::isnan(away.apply(at::ones({12}))).all().item<bool>());
   // the region covers the grid, so nothing of a field on the region is lost
   const auto back = conservative(region, grid);
-  torch::manual_seed(3);
+  at::manual_seed(3);
   const auto field = at::rand({12}, at::kDouble);
   EXPECT_EQ(static_cast<int64_t>(to_region.data().column.size()),
             static_cast<int64_t>(back.data().column.size()));

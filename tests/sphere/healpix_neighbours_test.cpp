@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Neighbours against geometry: pixels are neighbours when they share a corner on the sphere.
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <array>
 #include <cmath>
@@ -89,12 +89,12 @@ TEST(HealpixNeighbours, AreThePixelsThatShareACorner) {
 // The examples in healpy's documentation of get_all_neighbours.
 TEST(HealpixNeighbours, LiteralsOfThePublicPackage) {
   EXPECT_TRUE(test::identical(
-      neighbours(0, torch::tensor({4, 5})),
-      torch::tensor({{11, 7, 3, -1, 0, 5, 8, -1}, {8, 4, 0, -1, 1, 6, 9, -1}}, at::kLong)));
+      neighbours(0, at::tensor({4, 5})),
+      at::tensor({{11, 7, 3, -1, 0, 5, 8, -1}, {8, 4, 0, -1, 1, 6, 9, -1}}, at::kLong)));
 }
 
 TEST(HealpixNeighbours, AreMutualInEveryOrderAtEveryLevel) {
-  torch::manual_seed(1);
+  at::manual_seed(1);
   for (int level = 0; level <= kMaxLevel; ++level) {
     const int64_t total = npix(level);
     const auto pixels = at::cat({at::randint(total, {300}, at::kLong), at::arange(12, at::kLong),

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/sphere/healpix.h"
 
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <cmath>
 #include <limits>
@@ -21,10 +21,10 @@ using test::near;
 constexpr Order kOrders[] = {Order::nest, Order::ring, Order::pad_xy};
 
 at::Tensor longs(const std::vector<int64_t>& v) {
-  return torch::tensor(v, at::kLong);
+  return at::tensor(v, at::kLong);
 }
 at::Tensor doubles(const std::vector<double>& v) {
-  return torch::tensor(v, at::kDouble);
+  return at::tensor(v, at::kDouble);
 }
 at::Tensor all_pixels(int level) {
   return at::arange(npix(level), at::kLong);
@@ -90,7 +90,7 @@ TEST(Healpix, AgreesWithThePublicPackage) {
 }
 
 TEST(Healpix, OrdersConvertBothWaysAtEveryLevel) {
-  torch::manual_seed(1);
+  at::manual_seed(1);
   for (int level = 0; level <= kMaxLevel; ++level) {
     const auto pixels = level <= 5 ? all_pixels(level) : some_pixels(level, 2000);
     for (const Order from : kOrders) {
@@ -105,7 +105,7 @@ TEST(Healpix, OrdersConvertBothWaysAtEveryLevel) {
 }
 
 TEST(Healpix, CentresLieInTheirPixelAtEveryLevel) {
-  torch::manual_seed(2);
+  at::manual_seed(2);
   for (int level = 0; level <= kMaxLevel; ++level) {
     const auto pixels = level <= 5 ? all_pixels(level) : some_pixels(level, 5000);
     for (const Order order : kOrders) {
@@ -127,7 +127,7 @@ TEST(Healpix, RingsRunFromNorthToSouthAndEastwards) {
 }
 
 TEST(Healpix, PointsLieInThePixelOfTheirParent) {
-  torch::manual_seed(3);
+  at::manual_seed(3);
   const auto lon = at::rand({20000}, at::kDouble) * 1080 - 360;
   const auto lat = (at::rand({20000}, at::kDouble) * 2 - 1).asin() * (180 / M_PI);
   for (const Order order : kOrders) {
@@ -141,7 +141,7 @@ TEST(Healpix, PointsLieInThePixelOfTheirParent) {
 }
 
 TEST(Healpix, PointsAreNearTheirPixelsCentre) {
-  torch::manual_seed(4);
+  at::manual_seed(4);
   const auto lon = at::rand({50000}, at::kDouble) * 360;
   const auto lat = (at::rand({50000}, at::kDouble) * 2 - 1).asin() * (180 / M_PI);
   for (const int level : {0, 3, 8}) {
@@ -158,7 +158,7 @@ TEST(Healpix, PointsAreNearTheirPixelsCentre) {
 }
 
 TEST(Healpix, PixelsHoldEqualShares) {
-  torch::manual_seed(5);
+  at::manual_seed(5);
   const auto lon = at::rand({960000}) * 360;
   const auto lat = (at::rand({960000}, at::kDouble) * 2 - 1).asin().mul(180 / M_PI).to(at::kFloat);
   const auto counts = at::bincount(ang2pix(2, lon, lat), {}, 192);
@@ -173,7 +173,7 @@ TEST(Healpix, EdgesOfTheSphere) {
       identical(ang2pix(0, doubles({45, 45, 0, 359.999, -0.001}), doubles({-90, -60, 0, 0, 0})),
                 longs({8, 8, 4, 4, 4})));
   // float32: just west of the meridian wraps to 360 and stays on the sphere at any level
-  const auto pix = ang2pix(29, torch::tensor({-1e-30f, 1e-30f}), torch::tensor({-45.f, 45.f}));
+  const auto pix = ang2pix(29, at::tensor({-1e-30f, 1e-30f}), at::tensor({-45.f, 45.f}));
   EXPECT_GE(pix.min().item<int64_t>(), 0);
   EXPECT_LT(pix.max().item<int64_t>(), npix(29));
 }
@@ -207,7 +207,7 @@ TEST(Healpix, ParentOfPadXyShiftsRowAndColumn) {
 }
 
 TEST(Healpix, ReorderMovesTheSamePixels) {
-  torch::manual_seed(6);
+  at::manual_seed(6);
   const auto data = at::randn({2, 192, 3}, at::kDouble);
   for (const Order from : kOrders) {
     for (const Order to : kOrders) {
@@ -253,7 +253,7 @@ TEST(Healpix, RefusesWhatIsNotOnTheSphere) {
 }
 
 TEST(Healpix, AnswersDoNotDependOnThreads) {
-  torch::manual_seed(7);
+  at::manual_seed(7);
   const auto lon = at::rand({100003}) * 360, lat = at::rand({100003}) * 180 - 90;
   const int threads = at::get_num_threads();
   const auto many = ang2pix(10, lon, lat);

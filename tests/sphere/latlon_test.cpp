@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/sphere/latlon.h"
 
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <cmath>
 

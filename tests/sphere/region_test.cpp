@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/sphere/region.h"
 
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <algorithm>
 #include <set>
@@ -20,7 +20,7 @@ using test::expect_error;
 using test::identical;
 
 at::Tensor longs(const std::vector<int64_t>& v) {
-  return torch::tensor(v, at::kLong);
+  return at::tensor(v, at::kLong);
 }
 
 // The pixels met on a lattice of points over the box and, closer together, along its border.
@@ -93,7 +93,7 @@ TEST(Region, TouchingFindsWhatDenseSamplingFinds) {
 }
 
 TEST(Region, TouchingAPoint) {
-  torch::manual_seed(1);
+  at::manual_seed(1);
   const auto lon = at::rand({200}, at::kDouble) * 360,
              lat = at::rand({200}, at::kDouble) * 180 - 90;
   const auto pix = healpix::ang2pix(20, lon, lat);

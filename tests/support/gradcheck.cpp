@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/support/gradcheck.h"
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -16,10 +17,10 @@ testing::AssertionResult gradcheck(const std::function<std::vector<at::Tensor>()
   std::vector<at::Tensor> weights;
   const auto objective = [&] {
     const auto outputs = f();
-    auto total = torch::zeros({}, torch::kDouble);
+    auto total = at::zeros({}, at::kDouble);
     for (size_t i = 0; i < outputs.size(); ++i) {
       if (weights.size() <= i)
-        weights.push_back(torch::randn(outputs[i].sizes(), generator, torch::kDouble));
+        weights.push_back(at::randn(outputs[i].sizes(), generator, at::kDouble));
       total = total + (outputs[i] * weights[i].to(outputs[i].device())).sum().cpu();
     }
     return total;
@@ -27,12 +28,12 @@ testing::AssertionResult gradcheck(const std::function<std::vector<at::Tensor>()
   const auto gradients = torch::autograd::grad({objective()}, {inputs.begin(), inputs.end()}, {},
                                                /*retain_graph=*/false,
                                                /*create_graph=*/false, /*allow_unused=*/true);
-  torch::NoGradGuard no_grad;
+  at::NoGradGuard no_grad;
   for (size_t k = 0; k < inputs.size(); ++k) {
     if (!gradients[k].defined())
       return testing::AssertionFailure() << "input " << k << " has no gradient";
     const auto& x = inputs[k];
-    if (x.scalar_type() != torch::kDouble)
+    if (x.scalar_type() != at::kDouble)
       return testing::AssertionFailure() << "input " << k << " is not double";
     const auto flat = x.view({-1}), gradient = gradients[k].reshape({-1});
     const auto scale =
