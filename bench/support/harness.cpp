@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <string>
 #include <string_view>
 
 #include "bench/support/peak.h"
@@ -47,7 +48,8 @@ void guarded(benchmark::State& state, const std::function<Case()>& make) {
     time_case(state, make());
   } catch (const std::exception& e) {
     ++failures;
-    state.SkipWithError(e.what());
+    const std::string_view message = e.what();  // torch's has a backtrace from the second line on
+    state.SkipWithError(std::string(message.substr(0, message.find('\n'))).c_str());
   }
 }
 
