@@ -6,7 +6,7 @@ JOBS   ?= $(shell nproc)
 PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := build
-.PHONY: help setup configure build demo test python install format lint sanitize clean
+.PHONY: help setup configure build demo test bench python install format lint sanitize clean
 
 help:            ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -26,6 +26,9 @@ demo: build      ## real observations to an analysis, with the weights shipped i
 test: configure  ## every test; the last line is "N passed, N failed"
 	@ninja -C $(BUILD) -j $(JOBS)
 	@$(PYTHON) tools/run_tests.py $(BUILD)
+
+bench: configure ## the benchmarks, beside the peer's figures; FILTER=regex runs some
+	@BUILD=$(BUILD) JOBS=$(JOBS) tools/bench.sh $(FILTER)
 
 python: configure ## the Python module, importable from $(BUILD)/python
 	@ninja -C $(BUILD) -j $(JOBS) halcyon_python halcyon_python_sources
