@@ -8,6 +8,7 @@
 #include "apps/halcyon/commands.h"
 #include "halcyon/assimilation/regional_analyser.h"
 #include "halcyon/base/config.h"
+#include "halcyon/base/files.h"
 #include "halcyon/base/log.h"
 #include "halcyon/model/checkpoint.h"
 #include "halcyon/state/read_fields.h"
@@ -97,6 +98,7 @@ void evaluate(const Arguments& arguments) {
     std::cout << "The configuration is valid.\n";
     return;
   }
+  if (e.output) prepare_folder_of(*e.output);
   const auto table = scores(e);
   if (e.output) table.save(*e.output);
 }

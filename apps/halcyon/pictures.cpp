@@ -23,8 +23,7 @@ template <class Value>
 std::vector<plots::MapStation> stations_of(const assimilation::Analysis& analysis, Value value) {
   std::vector<plots::MapStation> stations;
   for (const auto& row : analysis.feedback) {
-    if (row.reason == 0 && row.analysis_time == analysis.grid.times.back() &&
-        row.time == row.analysis_time) {
+    if (row.reason == 0 && row.current && row.analysis_time == analysis.grid.times.back()) {
       stations.push_back({row.lon, row.lat, value(row)});
     }
   }
@@ -37,7 +36,7 @@ plots::SeriesPlot series_of(const assimilation::AnalysisConfig& config,
   plots::TimeSeries observed{"reported", {}, {}, true}, analysed{"analysis", {}, {}, false},
       mean{"climatology", {}, {}, false};
   for (const auto& row : analysis.feedback) {
-    if (row.station != station || row.time != row.analysis_time) continue;
+    if (row.station != station || !row.current) continue;
     for (auto* series : {&observed, &analysed, &mean}) series->times.push_back(row.time);
     observed.values.push_back(corrected(row) - zero);
     analysed.values.push_back(row.analysis - zero);
@@ -79,7 +78,7 @@ std::vector<std::filesystem::path> draw_analysis(const assimilation::AnalysisCon
   plots::plot_map(paths[0], map);
 
   map.title = config.system->name + ": analysis minus climatology";
-  map.units = "K";
+  map.units = config.system->variable.units;
   map.field = analysis.departure.data[last][0];
   map.palette = plots::Palette::difference;
   map.stations =

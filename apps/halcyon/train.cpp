@@ -12,6 +12,7 @@
 #include "halcyon/base/files.h"
 #include "halcyon/base/log.h"
 #include "halcyon/model/checkpoint.h"
+#include "halcyon/plots/graphs.h"
 #include "halcyon/training/trainer.h"
 
 namespace halcyon::cli {
@@ -25,6 +26,14 @@ struct Arguments {
 };
 
 std::atomic<bool> stop_asked{false};  // by SIGTERM or SIGINT: the run saves and ends
+
+std::filesystem::path draw_losses(const std::filesystem::path& folder) {
+  auto curves = plots::curves_of_log(folder / "training.csv");
+  curves.title = "Training loss";
+  const auto picture = folder / "loss.png";
+  plots::plot_curves(picture, curves);
+  return picture;
+}
 
 void train(const Arguments& arguments) {
   const auto run = config::load(arguments.run, arguments.overrides);
@@ -41,6 +50,7 @@ void train(const Arguments& arguments) {
     std::cout << "The configuration is valid.\n";
     return;
   }
+  prepare_folder_of(weights);
   int64_t parameters = 0;
   for (const auto& parameter : model->parameters()) parameters += parameter.numel();
   log::info("{}: {} parameters, {} tokens, {} pixels", system.name, parameters,
@@ -54,6 +64,7 @@ void train(const Arguments& arguments) {
       {"system", file.resolved()}, {"run", run.resolved()}, {"model", model->config().to_json()}};
   training::Trainer trainer(task, config, options);
   const auto outcome = trainer.run();
+  if (outcome.step >= 2) std::cout << draw_losses(config.output).string() << "\n";
   if (!outcome.finished) {
     std::cout << fmt::format("Stopped after step {}; the same command goes on from there.\n",
                              outcome.step);

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/assimilation/analysis_run.h"
+#include "halcyon/base/device.h"
+#include "halcyon/base/error.h"
+#include "halcyon/obs/reader.h"
+#include "halcyon/obs/variables.h"
 
 namespace halcyon::assimilation {
 
@@ -8,12 +12,26 @@ AnalysisConfig AnalysisConfig::from(const config::Node& run) {
   const auto file = config::load(run.input_file("system"));
   c.checkpoint = run.input_file("checkpoint");
   c.device = run.optional<std::string>("device", "cpu");
+  try {
+    open_device(c.device);
+  } catch (const Error& e) {
+    run.fail("device", e.what());
+  }
   const auto times = run.section("times");
-  c.times = time_range(times.time("start"), times.time("end"), times.duration("step", 6 * 3600));
+  const int64_t first = times.time("start"), last = times.time("end"),
+                step = times.duration("step", 6 * 3600);
+  times.check(first <= last, "end", "expected a time that is not before start");
+  times.check(step > 0, "step", "expected a positive duration");
+  c.times = time_range(first, last, step);
 
   const auto observations = run.section("observations");
   c.observation_files = observations.input_files("files");
-  c.observation_format = observations.optional<std::string>("format", "auto");
+  config::Names<std::string> formats{{"auto", "auto"}}, variables;
+  for (const auto* format : obs::formats()) formats.emplace_back(format->name, format->name);
+  c.observation_format = observations.choice<std::string>("format", formats, "auto");
+  for (const auto& variable : obs::variables())
+    variables.emplace_back(variable.name, std::string(variable.name));
+  c.rules.variables = {observations.choice<std::string>("variable", variables, "t2m")};
   if (observations.has("stations")) c.station_file = observations.input_file("stations");
   c.withheld = observations.optional<std::vector<std::string>>("withhold", {});
   c.default_error_sd = observations.optional<double>("error_sd", 2.0, config::positive());
@@ -21,7 +39,6 @@ AnalysisConfig AnalysisConfig::from(const config::Node& run) {
 
   const auto control = run.section_or_defaults("quality_control");
   c.gross_limit = control.optional<double>("gross_limit", 4.0, config::positive());
-  c.rules.variables = {observations.optional<std::string>("variable", "t2m")};
   const auto low = control.maybe<double>("lowest"), high = control.maybe<double>("highest");
   control.check(low.has_value() == high.has_value(), low ? "lowest" : "highest",
                 "expected both lowest and highest, or neither");
@@ -37,6 +54,12 @@ AnalysisConfig AnalysisConfig::from(const config::Node& run) {
   run.finish();
   c.system = std::make_shared<RegionalSystem>(RegionalSystem::from_config(file));
   file.finish();
+  const auto units = obs::variable(obs::variable_number(c.rules.variables[0])).units;
+  const auto& wanted = c.system->variable.units;
+  const bool kelvin = units == "K" && wanted == "degK";  // as older files write it
+  observations.check(units == wanted || kelvin, "variable",
+                     "expected observations in {} as the fields of {} are, got {} in {}", wanted,
+                     c.system->variable.name, c.rules.variables[0], units);
   c.resolved = {{"run", run.resolved()}, {"system", file.resolved()}};
   return c;
 }

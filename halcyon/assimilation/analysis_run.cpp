@@ -10,6 +10,7 @@
 #include "halcyon/base/device.h"
 #include "halcyon/base/error.h"
 #include "halcyon/base/log.h"
+#include "halcyon/base/suggest.h"
 #include "halcyon/model/checkpoint.h"
 #include "halcyon/obs/bias.h"
 #include "halcyon/obs/reader.h"
@@ -61,8 +62,22 @@ at::Tensor at_reports(const RegionalSystem& system, const Reports& reports,
   return bilinear_to_points(system.grid, lon, lat).apply(field);
 }
 
+bool is_withheld(int32_t reason) {
+  return reason == static_cast<int32_t>(obs::Reason::blocked_station);
+}
+
+// The place of the time nearest to time, or nothing where none is within the tolerance.
+std::optional<int64_t> nearest_time(const std::vector<int64_t>& times, int64_t time,
+                                    int64_t tolerance) {
+  auto found = std::lower_bound(times.begin(), times.end(), time);
+  if (found == times.end() || (found != times.begin() && time - found[-1] <= *found - time))
+    --found;
+  if (std::abs(*found - time) > tolerance) return std::nullopt;
+  return found - times.begin();
+}
+
 // Station statistics from the even days of the period, against the system's fields; taken off every
-// report that has some.
+// report that has some, and off those of withheld stations, which verify the analysis.
 void correct_bias(const AnalysisConfig& config, const obs::Table& table, Reports& reports) {
   const auto& system = *config.system;
   const auto even = [](int64_t time) {
@@ -74,15 +89,16 @@ void correct_bias(const AnalysisConfig& config, const obs::Table& table, Reports
   std::vector<double> departures;
   for (int64_t i = 0; i < reports.size(); ++i) {
     const int64_t time = reports.time[i];
-    if (reports.reason[i] != 0 || time < config.bias_period->start ||
-        time >= config.bias_period->end || !even(time)) {
+    const bool good = reports.reason[i] == 0 || is_withheld(reports.reason[i]);
+    if (!good || time < config.bias_period->start || time >= config.bias_period->end ||
+        !even(time)) {
       continue;
     }
-    const auto found = std::lower_bound(truth.times.begin(), truth.times.end(), time);
-    if (found == truth.times.end() || *found != time) continue;
+    const auto place = nearest_time(truth.times, time, config.age_tolerance);
+    if (!place) continue;
     const auto site = bilinear_to_points(system.grid, at::tensor({reports.lon[i]}, at::kDouble),
                                          at::tensor({reports.lat[i]}, at::kDouble));
-    const auto field = truth.data[found - truth.times.begin()][0];
+    const auto field = truth.data[*place][0];
     rows.push_back(i);
     departures.push_back(reports.value[i] - site.apply(field.to(at::kDouble)).item<double>());
   }
@@ -94,7 +110,8 @@ void correct_bias(const AnalysisConfig& config, const obs::Table& table, Reports
                                           at::tensor(departures, at::kDouble));
   const auto variables = table.values<int32_t>("variable");
   for (int64_t i = 0; i < reports.size(); ++i) {
-    if (reports.reason[i] != 0) continue;
+    const bool withheld = is_withheld(reports.reason[i]);
+    if (reports.reason[i] != 0 && !withheld) continue;
     const int64_t seconds = reports.time[i];
     const auto month =
         civil_from_days(static_cast<int64_t>(std::floor(static_cast<double>(seconds) / 86400)))
@@ -102,7 +119,7 @@ void correct_bias(const AnalysisConfig& config, const obs::Table& table, Reports
     const auto hour = static_cast<int>(second_of_day(seconds) / 3600);
     const auto known = bias.bias(reports.station[i], variables[i], month, hour);
     if (std::isnan(known)) {
-      reports.reason[i] = static_cast<int32_t>(obs::Reason::no_bias_statistics);
+      if (!withheld) reports.reason[i] = static_cast<int32_t>(obs::Reason::no_bias_statistics);
       continue;
     }
     reports.bias[i] = static_cast<float>(known);
@@ -164,8 +181,18 @@ obs::Table read_observations(const AnalysisConfig& config) {
   return obs::read_files(config.observation_files, config.observation_format, options);
 }
 
+void check_withheld(const AnalysisConfig& config, const obs::Table& table) {
+  const auto& known = table.column("station").names;
+  for (const auto& name : config.withheld) {
+    HALCYON_CHECK_KIND(std::find(known.begin(), known.end(), name) != known.end(), configuration,
+                       "analyze", "observations.withhold: no station {} reports{}", name,
+                       did_you_mean(name, known));
+  }
+}
+
 Reports controlled_reports(const AnalysisConfig& config, Background& background) {
   const auto table = read_observations(config);
+  check_withheld(config, table);
   auto rules = config.rules;
   rules.blocked_stations = config.withheld;
   rules.region = config.system->tokens;
@@ -203,7 +230,8 @@ Analysis analyse(const AnalysisConfig& config) {
       if (!in_window) continue;
       feedback.push_back({time, reports.time[i], reports.station[i], reports.lat[i], reports.lon[i],
                           reports.value[i], reports.bias[i], background.climatology[i],
-                          FeedbackRow::kMissing, reports.error_sd[i], reports.reason[i]});
+                          FeedbackRow::kMissing, reports.error_sd[i], reports.reason[i],
+                          std::abs(age) <= config.age_tolerance});
       row_of.push_back(i);
       if (reports.reason[i] != 0) continue;
       const float bias = std::isnan(reports.bias[i]) ? 0 : reports.bias[i];

@@ -23,7 +23,7 @@ struct AnalysisConfig {
   std::vector<std::filesystem::path> observation_files;
   std::string observation_format = "auto";
   std::filesystem::path station_file;          // empty: looked for beside the observations
-  obs::SurfaceRules rules;                     // window and region are filled in
+  obs::SurfaceRules rules;                     // the region is filled in
   std::optional<state::Interval> bias_period;  // station statistics from its even days; else none
   double default_error_sd = 2;                 // of stations without statistics, K
   double gross_limit = 4;             // in standard deviations of observation minus climatology

@@ -56,10 +56,10 @@ class FeedbackFile {
   void reasons(const std::vector<std::string>& names) {
     file_.variable("reason", at::kInt, {"obs"});
     file_.attribute("reason", "long_name", "why the observation was not used; 0: it was");
-    std::vector<double> codes;
+    std::vector<int32_t> codes;
     std::string meanings;
     for (std::size_t i = 0; i < names.size(); ++i) {
-      codes.push_back(static_cast<double>(i));
+      codes.push_back(static_cast<int32_t>(i));
       meanings += (i == 0 ? "" : " ") + names[i];
     }
     file_.attribute("reason", "flag_values", codes);
@@ -87,7 +87,7 @@ FeedbackSummary summary(const std::vector<FeedbackRow>& rows) {
     ++s.rows;
     if (row.reason != 0) continue;
     ++s.used;
-    if (row.time != row.analysis_time || std::isnan(row.analysis)) continue;
+    if (!row.current || std::isnan(row.analysis)) continue;
     const double corrected = row.value - (std::isnan(row.bias) ? 0 : row.bias);
     const double ob = corrected - row.climatology, oa = corrected - row.analysis;
     s.mean_ob += ob;
@@ -111,7 +111,7 @@ void write_feedback(const std::filesystem::path& path, const std::vector<Feedbac
                     const std::vector<std::pair<std::string, std::string>>& attributes) {
   write_netcdf(path, [&](NetcdfWriter& file) {
     file.dimension("obs", static_cast<int64_t>(rows.size()));
-    file.attribute("", "Conventions", "CF-1.8");
+    file.attribute("", "Conventions", "CF-1.9");
     file.attribute("", "featureType", "point");
     for (const auto& [name, text] : attributes) file.attribute("", name, text);
     FeedbackFile f(file, rows);

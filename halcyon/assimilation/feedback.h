@@ -21,10 +21,11 @@ struct FeedbackRow {
         analysis = kMissing;  // at the place; analysis valid at analysis_time
   float error_sd = kMissing;  // assumed
   int32_t reason = 0;         // 0: used; else the code of quality control
+  bool current = false;       // its time is the analysis time, within the tolerance of the run
 };
 
 // Observation minus climatology (O-B) and minus analysis (O-A), after bias correction, over the
-// used rows whose time is the analysis time.
+// used rows that are current.
 struct FeedbackSummary {
   int64_t rows = 0, used = 0;
   double mean_ob = 0, rmse_ob = 0, mean_oa = 0, rmse_oa = 0;

@@ -21,9 +21,10 @@ struct SimulatedNetwork {
 };
 
 struct NetworkSamplerOptions {
-  Box box;                                           // where sites may lie
-  std::vector<std::pair<double, double>> stations;   // (lat, lon) of known stations, maybe none
-  double station_share = 0.45, cluster_share = 0.1;  // the rest is uniform in the box
+  Box box;                                          // where sites may lie
+  std::vector<std::pair<double, double>> stations;  // (lat, lon) of known stations, maybe none
+  double station_share = 0.45;  // of networks; without known stations theirs are clusters
+  double cluster_share = 0.1;   // the rest is uniform in the box
   int64_t fewest = 10, most = 200;
   double smallest_error = 0.4, largest_error = 3.0;  // K
 };

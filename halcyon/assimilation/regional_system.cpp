@@ -23,8 +23,14 @@ std::vector<state::Interval> intervals(const config::Node& section, const char* 
 }
 
 state::DataSplit split_of(const config::Node& section) {
-  return {intervals(section, "training"), intervals(section, "validation"),
-          intervals(section, "evaluation")};
+  const auto training = intervals(section, "training"),
+             validation = intervals(section, "validation"),
+             evaluation = intervals(section, "evaluation");
+  try {
+    return {training, validation, evaluation};
+  } catch (const Error& e) {
+    section.fail("training", e.what());
+  }
 }
 
 // The pixels of a level that hold a point of the grid.
@@ -46,7 +52,11 @@ RegionalSystem RegionalSystem::from_config(const config::Node& system) {
   const auto fine = system.required<int>("pixel_level", config::between(level, 10));
   std::vector<int64_t> ages;
   for (const auto& age : system.required<std::vector<std::string>>("ages")) {
-    ages.push_back(parse_duration(age));
+    try {
+      ages.push_back(parse_duration(age));
+    } catch (const Error& e) {
+      system.fail("ages", e.what());
+    }
     system.check(ages.back() >= 0 && (ages.size() == 1 || ages.back() > ages[ages.size() - 2]),
                  "ages", "expected ascending ages of 0 or more, got {}", age);
   }

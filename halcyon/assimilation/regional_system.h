@@ -31,7 +31,7 @@ struct RegionalSystem {
   SparseMatrix to_grid;            // pixels -> grid
   SparseMatrix to_pixels;          // grid -> pixels
 
-  // Reads the section "system" of a run (docs/north_america.md has every key) and fits climatology
+  // Reads the file of a system (docs/north_america.md has every key) and fits climatology
   // and spread on the training times.
   static RegionalSystem from_config(const config::Node& system);
 

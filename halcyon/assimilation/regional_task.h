@@ -12,7 +12,8 @@ namespace halcyon::assimilation {
 // scores it on the validation times with fixed networks.
 class RegionalTask : public training::Task {
  public:
-  // run: reads the sections "simulation" (fields, networks, focus) and "batch" of a training run.
+  // run: reads the sections "simulation" (fields, networks, focus) and "batch" of a training run,
+  // and its key "validation_samples".
   RegionalTask(const RegionalSystem& system, HealDA model, const config::Node& run,
                training::LossOptions loss);
 

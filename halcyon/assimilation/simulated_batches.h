@@ -13,7 +13,7 @@ namespace halcyon::assimilation {
 struct SimulatedBatch {
   std::vector<DepartureSet> observations;  // B
   at::Tensor target;                       // (B, X) float32 anomalies at the analysis time
-  // (B, X) float32: area, for networks of stations mostly that of the focus, over the
+  // (B, X) float32: area, for networks of stations mostly that of the focus, over the mean
   // climatological variance, so that the weighted squared error of a zero analysis is about 1
   at::Tensor weights;
   std::vector<bool> stations;  // (B): whether the network was drawn from the known stations

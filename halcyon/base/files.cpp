@@ -68,6 +68,15 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(data_, size_);
 }
 
+void prepare_folder_of(const fs::path& path) {
+  const auto folder = fs::absolute(path).parent_path();
+  std::error_code failure;
+  fs::create_directories(folder, failure);
+  HALCYON_CHECK_KIND(!failure, output, "write", "{}: {}", folder.string(), failure.message());
+  HALCYON_CHECK_KIND(fs::is_directory(folder) && ::access(folder.c_str(), W_OK) == 0, output,
+                     "write", "{}: expected a folder that can be written to", folder.string());
+}
+
 void write_atomically(const fs::path& path, const std::function<void(const fs::path&)>& write) {
   const fs::path temporary = temporary_name(path);
   try {

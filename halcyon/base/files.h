@@ -30,6 +30,10 @@ class MappedFile {
   std::size_t size_ = 0;
 };
 
+// The folder that path will lie in is there and can be written to, made where it was not: asked
+// before long work whose result goes there. Throws Error(output).
+void prepare_folder_of(const std::filesystem::path& path);
+
 // Calls write(temporary path in the same folder), flushes the file to disk and renames it to path,
 // so that path holds either the old content or the whole new one. On any failure the temporary file
 // is removed and Error(output) is thrown (an Error from write() passes through).

@@ -127,6 +127,8 @@ class NetcdfWriter {
   void attribute(const std::string& variable, const std::string& name, std::string_view text);
   void attribute(const std::string& variable, const std::string& name,
                  const std::vector<double>& values);
+  void attribute(const std::string& variable, const std::string& name,
+                 const std::vector<int32_t>& values);
   void attribute(const std::string& variable, const std::string& name, int64_t value);
   // The whole variable (an unlimited dimension grows to the tensor's size), or the part at start.
   // The tensor has the variable's dtype and may be strided.

@@ -145,6 +145,13 @@ void NetcdfWriter::attribute(const std::string& variable, const std::string& nam
         name);
 }
 
+void NetcdfWriter::attribute(const std::string& variable, const std::string& name,
+                             const std::vector<int32_t>& values) {
+  const Lock lock(netcdf_detail::library_lock());
+  check(nc_put_att_int(id_, target(variable), name.c_str(), NC_INT, values.size(), values.data()),
+        name);
+}
+
 void NetcdfWriter::attribute(const std::string& variable, const std::string& name, int64_t value) {
   const Lock lock(netcdf_detail::library_lock());
   const long long wide = value;

@@ -127,7 +127,7 @@ void define(NetcdfWriter& out, const std::string& name, const Table::Column& col
   }
   if (const char* text = long_name(name)) out.attribute(name, "long_name", text);
   if (const auto meanings = meanings_of(name); !meanings.empty()) {
-    std::vector<double> values(meanings.size());
+    std::vector<int32_t> values(meanings.size());
     std::iota(values.begin(), values.end(), 0);
     out.attribute(name, "flag_values", values);
     out.attribute(name, "flag_meanings", fmt::format("{}", fmt::join(meanings, " ")));
@@ -145,7 +145,7 @@ void write_observations(const std::filesystem::path& path, const Table& table,
   }
   write_netcdf(path, [&](NetcdfWriter& out) {
     out.dimension("row", table.rows());
-    out.attribute("", "Conventions", "CF-1.8");
+    out.attribute("", "Conventions", "CF-1.9");
     out.attribute("", kMark, "1");
     for (const auto& [name, text] : attributes) out.attribute("", name, text);
     for (const auto& [name, column] : table.columns()) define(out, name, column);

@@ -139,7 +139,8 @@ at::Tensor composed(const at::Tensor& x, const at::Tensor& weight, double eps) {
 class RmsNorm : public torch::autograd::Function<RmsNorm> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x,
-                            const at::Tensor& weight, double eps) {
+                            const std::optional<at::Tensor>& affine, double eps) {
+    const auto weight = affine.value_or(at::Tensor());
     const auto rows = rows_of(x), w = wide_weight(weight, x);
     const auto type = at::toOpMathType(x.scalar_type());
     const auto y = at::empty(x.sizes(), x.options().memory_format(at::MemoryFormat::Contiguous));
@@ -193,7 +194,11 @@ at::Tensor rms_norm(const at::Tensor& x, const std::optional<at::Tensor>& weight
                   x.size(-1), describe(w));
     check_device(w, x, kName, "weight");
   }
-  if (x.is_cpu() && x.numel() > 0) return RmsNorm::apply(x, w, eps);
+  if (x.is_cpu() && x.numel() > 0) {
+    // autograd takes a missing tensor only as an empty optional
+    const auto affine = w.defined() ? weight : std::nullopt;
+    return RmsNorm::apply(x, affine, eps);
+  }
   if (w.defined() && w.scalar_type() != x.scalar_type()) return composed(x, w, eps);
   return at::rms_norm(x, {x.size(-1)}, weight, eps);
 }

@@ -115,9 +115,15 @@ ScoreTable read_score_table(const std::filesystem::path& csv) {
     if (!row.reference.empty())
       row.difference =
           Estimate{number("difference"), number("difference_low"), number("difference_high")};
+    const auto count = [&](const char* name) {
+      const double value = number(name);
+      HALCYON_CHECK_KIND(value >= 0 && value < 1e15, input, "read_score_table",
+                         "{}: expected a count in {}, got {}", file.where(line), name, value);
+      return static_cast<int64_t>(value);
+    };
     row.confidence = number("confidence");
-    row.times = static_cast<int64_t>(number("times"));
-    row.stations = static_cast<int64_t>(number("stations"));
+    row.times = count("times");
+    row.stations = count("stations");
     row.seconds = number("seconds");
     table.rows.push_back(std::move(row));
   }
