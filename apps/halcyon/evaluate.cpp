@@ -48,6 +48,7 @@ Evaluation read(const config::Node& run) {
   const auto sites = stations.input_file("sites"), reports = stations.input_file("reports");
   const auto period = run.section("real_period");
   e.real_period = {period.time("start"), period.time("end")};
+  period.check(e.real_period.start < e.real_period.end, "end", "expected a time after start");
   e.focus = box_of(run.section("focus"));
   const auto random = run.section("random_sites");
   e.sites = box_of(random.section("box"));

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <iostream>
 #include <new>
@@ -107,9 +108,11 @@ int main(int argc, char** argv) {
   // a reader that goes away (`halcyon ... | head`) is no error and must not stop work on files
   std::signal(SIGPIPE, SIG_IGN);
   errno = 0;
-  const int code = run(argc, argv);
+  int code = run(argc, argv);
   if (code == kDone && !std::cout.flush() && errno != EPIPE)
-    return failed(kOutput,
+    code = failed(kOutput,
                   fmt::format("cannot write to standard output: {}", std::strerror(errno)).c_str());
+  // HDF5's handler at exit would write on into a file on a full disk, and crash
+  if (code == kOutput) std::_Exit(code);
   return code;
 }

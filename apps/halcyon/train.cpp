@@ -9,6 +9,7 @@
 #include "apps/halcyon/commands.h"
 #include "halcyon/assimilation/regional_task.h"
 #include "halcyon/base/config.h"
+#include "halcyon/base/error.h"
 #include "halcyon/base/files.h"
 #include "halcyon/base/log.h"
 #include "halcyon/model/checkpoint.h"
@@ -35,6 +36,15 @@ std::filesystem::path draw_losses(const std::filesystem::path& folder) {
   return picture;
 }
 
+HealDA model_of(const assimilation::RegionalSystem& system, const config::Node& run) {
+  const auto config = assimilation::regional_config(system, run.section("model"));
+  try {
+    return HealDA(config);
+  } catch (const Error& e) {  // sizes that do not go together
+    run.fail("model", e.what());
+  }
+}
+
 void train(const Arguments& arguments) {
   const auto run = config::load(arguments.run, arguments.overrides);
   const auto file = config::load(run.input_file("system"));
@@ -43,7 +53,7 @@ void train(const Arguments& arguments) {
   const auto system = assimilation::RegionalSystem::from_config(file);
   file.finish();
   torch::manual_seed(config.seed);
-  HealDA model(assimilation::regional_config(system, run.section("model")));
+  auto model = model_of(system, run);
   assimilation::RegionalTask task(system, model, run, config.loss);
   run.finish();
   if (arguments.dry_run) {

@@ -42,6 +42,7 @@ AnalysisConfig AnalysisConfig::from(const config::Node& run) {
   const auto low = control.maybe<double>("lowest"), high = control.maybe<double>("highest");
   control.check(low.has_value() == high.has_value(), low ? "lowest" : "highest",
                 "expected both lowest and highest, or neither");
+  control.check(!low || *low <= *high, "highest", "expected highest not below lowest");
   if (low) c.rules.range[c.rules.variables[0]] = {*low, *high};
 
   if (const auto bias = run.maybe_section("bias_correction")) {

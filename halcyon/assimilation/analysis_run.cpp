@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
+#include <limits>
 
 #include "halcyon/base/device.h"
 #include "halcyon/base/error.h"
@@ -52,14 +52,19 @@ Reports reports_of(const obs::Table& table, const at::Tensor& codes) {
   return r;
 }
 
-// A field (X) on the grid at every report; NaN outside the grid.
+// A field (X) on the grid at places; NaN outside the grid and where the place is impossible.
+at::Tensor at_places(const RegionalSystem& system, const std::vector<double>& lon,
+                     const std::vector<double>& lat, const at::Tensor& field) {
+  const auto x = at::tensor(lon, at::kDouble), y = at::tensor(lat, at::kDouble);
+  const auto there = y.abs().le(90).logical_and(x.isfinite());
+  const auto values =
+      bilinear_to_points(system.grid, x.where(there, 0.0), y.where(there, 0.0)).apply(field);
+  return values.where(there, std::numeric_limits<double>::quiet_NaN());
+}
+
 at::Tensor at_reports(const RegionalSystem& system, const Reports& reports,
                       const at::Tensor& field) {
-  const auto options = at::TensorOptions().dtype(at::kDouble);
-  const auto count = reports.size();
-  const auto lon = at::from_blob(const_cast<double*>(reports.lon.data()), {count}, options);
-  const auto lat = at::from_blob(const_cast<double*>(reports.lat.data()), {count}, options);
-  return bilinear_to_points(system.grid, lon, lat).apply(field);
+  return at_places(system, reports.lon, reports.lat, field);
 }
 
 bool is_withheld(int32_t reason) {
@@ -148,9 +153,7 @@ Background background_of(const RegionalSystem& system, const Reports& reports) {
       lon.push_back(reports.lon[i]);
       lat.push_back(reports.lat[i]);
     }
-    const auto values =
-        bilinear_to_points(system.grid, at::tensor(lon, at::kDouble), at::tensor(lat, at::kDouble))
-            .apply(system.climatology.at(time)[0]);
+    const auto values = at_places(system, lon, lat, system.climatology.at(time)[0]);
     for (std::size_t k = 0; k < rows.size(); ++k) {
       b.climatology[rows[k]] = static_cast<float>(values[static_cast<int64_t>(k)].item<double>());
     }
@@ -220,6 +223,8 @@ Analysis analyse(const AnalysisConfig& config) {
   const auto times = config.times.times();
   std::vector<DepartureSet> batch;
   std::vector<int64_t> row_of;  // the report of every feedback row
+  auto outcome = reports.reason;
+  std::vector<bool> in_any(outcome.size());
   for (const int64_t time : times) {
     auto& set = batch.emplace_back(DepartureSet{time, {}});
     for (int64_t i = 0; i < reports.size(); ++i) {
@@ -228,6 +233,7 @@ Analysis analyse(const AnalysisConfig& config) {
           system.ages.begin(), system.ages.end(),
           [&](int64_t wanted) { return std::abs(age - wanted) <= config.age_tolerance; });
       if (!in_window) continue;
+      in_any[i] = true;
       feedback.push_back({time, reports.time[i], reports.station[i], reports.lat[i], reports.lon[i],
                           reports.value[i], reports.bias[i], background.climatology[i],
                           FeedbackRow::kMissing, reports.error_sd[i], reports.reason[i],
@@ -247,10 +253,19 @@ Analysis analyse(const AnalysisConfig& config) {
     }
   }
 
+  std::vector<int64_t> counts(obs::qc_reasons().size());
+  for (std::size_t i = 0; i < outcome.size(); ++i) {
+    if (outcome[i] == 0 && !in_any[i])
+      outcome[i] = static_cast<int32_t>(obs::Reason::outside_window);
+    ++counts[outcome[i]];
+  }
+
   auto model = load_checkpoint(config.checkpoint);
   model->to(open_device(config.device));
   RegionalModel network(system, model);
   const auto pixels = network.analyse_pixels(batch);
+  HALCYON_CHECK_KIND(pixels.isfinite().all().item<bool>(), numerics, "analyze",
+                     "{}: the network's analysis is not finite", config.checkpoint.string());
   const auto departure = system.to_grid.apply(pixels);
   const auto climatology = system.climatology.at(times).select(1, 0);  // (T, X) float64
   const auto count = static_cast<int64_t>(times.size());
@@ -275,7 +290,8 @@ Analysis analyse(const AnalysisConfig& config) {
           fields(system.grid, departure),
           std::move(feedback),
           std::move(used),
-          std::move(reasons)};
+          std::move(reasons),
+          std::move(counts)};
 }
 
 }  // namespace halcyon::assimilation

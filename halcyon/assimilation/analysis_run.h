@@ -43,6 +43,9 @@ struct Analysis {
   std::vector<FeedbackRow> feedback;  // every report in a window, used or not
   std::vector<int64_t> used;          // reports that each analysis used
   std::vector<std::string> reasons;   // names of the codes in the feedback
+  // By code: every report that was read, once. What nothing else is wrong with, but no analysis
+  // wants, is outside_window.
+  std::vector<int64_t> reports;
 };
 
 // Observations to analyses. Times whose window holds no usable report get the analysis of no

@@ -50,6 +50,10 @@ nlohmann::ordered_json record(const AnalysisConfig& config, const Analysis& anal
     auto& count = reasons[analysis.reasons.at(row.reason)];
     count = (count.is_null() ? 0 : count.get<int64_t>()) + 1;
   }
+  nlohmann::ordered_json reports = nlohmann::ordered_json::object();
+  for (std::size_t code = 0; code < analysis.reports.size(); ++code) {
+    if (analysis.reports[code] > 0) reports[analysis.reasons[code]] = analysis.reports[code];
+  }
   nlohmann::ordered_json per_time = nlohmann::ordered_json::array();
   for (std::size_t t = 0; t < analysis.used.size(); ++t) {
     per_time.push_back({{"time", format_time(analysis.grid.times[t])},
@@ -70,6 +74,7 @@ nlohmann::ordered_json record(const AnalysisConfig& config, const Analysis& anal
           {"libraries", libraries},
           {"processor", cpu_model()},
           {"threads", at::get_num_threads()},
+          {"reports", reports},
           {"feedback",
            {{"rows", s.rows},
             {"used", s.used},

@@ -14,10 +14,16 @@ namespace {
 
 constexpr uint64_t kValidationSeed = 20130101;  // the same networks and errors at every validation
 
+// Simulated sites are drawn between the borders as numbers: no box crosses longitude 0.
 Box box_of(const config::Node& section) {
-  return {section.required<double>("west"), section.required<double>("east"),
-          section.required<double>("south", config::between(-90, 90)),
-          section.required<double>("north", config::between(-90, 90))};
+  const Box box = {section.required<double>("west"), section.required<double>("east"),
+                   section.required<double>("south", config::between(-90, 90)),
+                   section.required<double>("north", config::between(-90, 90))};
+  section.check(box.west < box.east, "west", "expected west below east, got {} and {}", box.west,
+                box.east);
+  section.check(box.south < box.north, "south", "expected south below north, got {} and {}",
+                box.south, box.north);
+  return box;
 }
 
 // The places of stations, from a CSV file with the columns lat and lon.

@@ -95,7 +95,13 @@ Fields DataSplit::select(const Fields& fields, Purpose purpose) const {
 
 Fields DataSplit::read(const std::filesystem::path& path, Purpose purpose,
                        ReadOptions options) const {
-  if (!options.times) return select(read_fields(path, options), purpose);
+  if (!options.times) {
+    const Fields all = read_fields(path, options);
+    HALCYON_CHECK_KIND(!times(purpose, all.times).empty(), input, "DataSplit",
+                       "{}: expected fields in the times of {}, got none", path.string(),
+                       name_of(purpose));
+    return select(all, purpose);
+  }
   require(purpose, *options.times);
   return read_fields(path, options);
 }

@@ -11,9 +11,11 @@
 
 namespace halcyon::test {
 
-Result halcyon_says(const std::string& arguments, const std::string& redirection) {
+Result halcyon_says(const std::string& arguments, const std::string& redirection,
+                    const std::string& before) {
   const auto program = (binary_dir() / "bin/halcyon").string();
-  FILE* pipe = ::popen(fmt::format("'{}' {} {}", program, arguments, redirection).c_str(), "r");
+  const auto command = fmt::format("{} '{}' {} {}", before, program, arguments, redirection);
+  FILE* pipe = ::popen(command.c_str(), "r");
   Result result;
   std::array<char, 4096> buffer{};
   while (const auto count = std::fread(buffer.data(), 1, buffer.size(), pipe))

@@ -10,7 +10,8 @@ struct Result {
   std::string output;  // of both streams
 };
 
-// Runs the program as a shell would.
-Result halcyon_says(const std::string& arguments, const std::string& redirection = "2>&1");
+// Runs the program as a shell would; before: commands of the shell that come first, with their ;.
+Result halcyon_says(const std::string& arguments, const std::string& redirection = "2>&1",
+                    const std::string& before = "");
 
 }  // namespace halcyon::test
