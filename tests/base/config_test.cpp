@@ -166,8 +166,7 @@ TEST(Config, HostileTextsEndSoonInAnError) {
   const auto begun = std::chrono::steady_clock::now();
   const std::size_t big = 1 << 20;
   EXPECT_NE(message([&] { parse(std::string(big + 1, 'a')); }).find("bytes"), std::string::npos);
-  for (const std::string unit :
-       {"[", "{", "- ", "? ", "a: ", "{a: ", "&a ", "!", "\"", "*a "}) {
+  for (const std::string unit : {"[", "{", "- ", "? ", "a: ", "{a: ", "&a ", "!", "\"", "*a "}) {
     std::string text;
     while (text.size() + unit.size() <= big) text += unit;
     EXPECT_THROW(parse(text), Error) << unit;

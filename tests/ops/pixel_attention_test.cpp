@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
+#include <ATen/core/stack.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -274,8 +275,8 @@ TEST(PixelAttention, MixedTypesAndAutocast) {
 TEST(PixelAttention, RegisteredOperatorWithGradientsAndMetaShapes) {
   const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("halcyon::pixel_attention", "");
   const auto call = [&](const AttentionInputs& in, const std::optional<PixelGroupMap>& map) {
-    at::jit::Stack stack{in.q, in.tokens, in.w_k, in.w_v, in.cu, int64_t{70}, in.n_kv,
-                         {},   {},        in.b_v, false,  {},    {}};
+    torch::jit::Stack stack{in.q, in.tokens, in.w_k, in.w_v, in.cu, int64_t{70}, in.n_kv,
+                            {},   {},        in.b_v, false,  {},    {}};
     if (map) {
       stack[11] = map->program_ptr;
       stack[12] = map->program_pixels;

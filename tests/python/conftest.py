@@ -26,6 +26,9 @@ class Golden:
     def under(self, prefix):
         return {name[len(prefix):]: t for name, t in self.tensors.items() if name.startswith(prefix)}
 
+    def __contains__(self, name):
+        return name in self.tensors
+
     def __getitem__(self, name):
         return self.tensors[name]
 

@@ -114,15 +114,17 @@ def test_forward_and_gradients(golden, name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_double(golden, name):
+    """Against the golden's double outputs, or, where it has none, closer to its single ones than single may be."""
     g = golden(name)
-    if not g.under("out64."):
-        pytest.skip("this golden has no double precision")
     module = CASES[name](dict(g.config)).eval().double()
     module.load_state_dict({key: t.double() for key, t in g.under("param.").items()})
     x = {key: t.double() if t.is_floating_point() else t for key, t in g.under("in.").items()}
     for key, output in call(name, module, x, g.config).items():
         assert output.dtype == torch.float64
-        near(output, g[f"out64.{key}"], 1e-10)
+        if f"out64.{key}" in g:
+            near(output, g[f"out64.{key}"], 1e-10)
+        else:
+            near(output, g[f"out.{key}"], LAYER)
 
 
 def test_bf16_autocast_of_the_model(golden):

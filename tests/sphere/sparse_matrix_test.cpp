@@ -2,6 +2,7 @@
 #include "halcyon/sphere/sparse_matrix.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 

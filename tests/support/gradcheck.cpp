@@ -2,6 +2,7 @@
 #include "tests/support/gradcheck.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
@@ -28,7 +29,7 @@ testing::AssertionResult gradcheck(const std::function<std::vector<at::Tensor>()
   const auto gradients = torch::autograd::grad({objective()}, {inputs.begin(), inputs.end()}, {},
                                                /*retain_graph=*/false,
                                                /*create_graph=*/false, /*allow_unused=*/true);
-  at::NoGradGuard no_grad;
+  c10::NoGradGuard no_grad;
   for (size_t k = 0; k < inputs.size(); ++k) {
     if (!gradients[k].defined())
       return testing::AssertionFailure() << "input " << k << " has no gradient";

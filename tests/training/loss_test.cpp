@@ -22,7 +22,7 @@ TEST(Loss, WithoutWeightsItIsTorchs) {
 TEST(Loss, IsTheWeightedMeanOverWhatTheMaskKeeps) {
   const auto p = at::tensor({1.0, 2.0, 3.0, 4.0}, at::kDouble).view({1, 2, 2});
   const auto t = at::tensor({0.0, 0.0, std::nan(""), 1.0}, at::kDouble).view({1, 2, 2});
-  const auto mask = at::tensor({true, true, false, true}).view({1, 2, 2});
+  const auto mask = at::tensor({1, 1, 0, 1}).to(at::kBool).view({1, 2, 2});
   const auto area = at::tensor({1.0, 3.0});
   const LossOptions options{.kind = LossKind::mse, .channel_weights = {1, 10}};
   // (1*1*1 + 3*1*4 + 3*10*9) / (1 + 3 + 30)
@@ -33,7 +33,7 @@ TEST(Loss, IsTheWeightedMeanOverWhatTheMaskKeeps) {
 }
 
 TEST(Loss, AFullyMaskedBatchCostsNothingAndNaNTargetsLeaveNoTrace) {
-  auto p = at::ones({1, 1, 3}, at::requires_grad());
+  auto p = at::ones({1, 1, 3}).requires_grad_();
   const auto t = at::full({1, 1, 3}, std::nan(""));
   auto loss = weighted_loss(p, t, {}, at::zeros({1, 1, 3}, at::kBool));
   loss.backward();

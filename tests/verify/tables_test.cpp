@@ -83,7 +83,8 @@ TEST(ScoreTable, TextJsonAndCsv) {
   EXPECT_EQ(csv.number(1, csv.column("difference_high")), -1.9);
   EXPECT_EQ(read_score_table(folder / "t.csv").csv(), table.csv());
   write_text(folder / "bad.csv", "protocol,analyser\na,b\n");
-  expect_input_error([&] { read_score_table(folder / "bad.csv"); }, "no column metric; it has protocol, analyser");
+  expect_input_error([&] { read_score_table(folder / "bad.csv"); },
+                     "no column metric; it has protocol, analyser");
   table.save(folder / "t.json");
   EXPECT_EQ(read_text(folder / "t.json"), table.json());
   EXPECT_EQ(table.at("simulated, \"easy\"", "network").score.value, 2.0);
