@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Spatial, temporal and cross-attention layers.
 #include <cmath>
+#include <tuple>
 
 #include "halcyon/nn/cross_attention.h"
 #include "halcyon/nn/healpix_attention.h"
@@ -285,7 +286,8 @@ TEST(TemporalAttention, Refuses) {
       "even head width"));
   TemporalAttention attention(TemporalAttentionOptions{8, 2});
   const auto x = torch::zeros({1, 3, 2, 8});
-  const auto [cos, sin] = rope_tables(4, 3);
+  at::Tensor cos, sin;
+  std::tie(cos, sin) = rope_tables(4, 3);
   EXPECT_TRUE(refuses([&] { attention->forward(x); }, "rope_cos with use_rope, got none"));
   EXPECT_TRUE(refuses([&] { attention->forward(x, cos, sin.narrow(0, 0, 1)); },
                       "rope_sin (3, 4), got (1, 4)"));

@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <tuple>
+
 #include "halcyon/ops/rope.h"
 #include "halcyon/ops/temporal/backends.h"
 #include "tests/ops/ops_test.h"
@@ -246,10 +248,10 @@ TEST(Rope, QuarterTurnAndTimeAxis) {
 }
 
 TEST(Rope, GradcheckInDoubleAndErrors) {
-  const auto [cos, sin] = rope_tables(6, 4);
+  at::Tensor cos, sin;
+  std::tie(cos, sin) = rope_tables(6, 4);
   const auto x = at::randn({3, 4, 6}, at::kDouble).requires_grad_();
-  EXPECT_TRUE(test::gradcheck([&, c = cos, s = sin] { return std::vector{apply_rope(x, c, s)}; },
-                              {x}, 1e-9));
+  EXPECT_TRUE(test::gradcheck([&] { return std::vector{apply_rope(x, cos, sin)}; }, {x}, 1e-9));
   expect_error("even, positive head_dim, got 5", [] { rope_tables(5, 3); });
   expect_error("seq_len >= 0", [] { rope_tables(4, -1); });
   expect_error("theta > 0", [] { rope_tables(4, 3, 0); });
