@@ -29,8 +29,7 @@ void analyze(const Arguments& arguments, const std::string& command_line) {
   const auto analysis = assimilation::analyse(config);
   auto products = assimilation::write_products(config, analysis, command_line);
   if (plots.optional<bool>("enabled", true)) {
-    const auto station = plots.maybe<std::string>("series_station");
-    for (auto& picture : draw_analysis(config, analysis, station))
+    for (auto& picture : draw_analysis(config, analysis, config.series_station))
       products.push_back(std::move(picture));
   }
   const auto s = assimilation::summary(analysis.feedback);

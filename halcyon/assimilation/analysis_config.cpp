@@ -50,8 +50,9 @@ AnalysisConfig AnalysisConfig::from(const config::Node& run) {
     bias->check(c.bias_period->start < c.bias_period->end, "end", "expected a time after start");
   }
   c.output = run.required<std::filesystem::path>("output");
-  run.section_or_defaults("plots").optional<bool>("enabled", true);
-  run.section_or_defaults("plots").maybe<std::string>("series_station");
+  const auto plots = run.section_or_defaults("plots");
+  c.series_station = plots.maybe<std::string>("series_station");
+  if (!plots.optional<bool>("enabled", true)) c.series_station.reset();
   run.finish();
   c.system = std::make_shared<RegionalSystem>(RegionalSystem::from_config(file));
   file.finish();

@@ -184,18 +184,20 @@ obs::Table read_observations(const AnalysisConfig& config) {
   return obs::read_files(config.observation_files, config.observation_format, options);
 }
 
-void check_withheld(const AnalysisConfig& config, const obs::Table& table) {
+void check_stations(const AnalysisConfig& config, const obs::Table& table) {
   const auto& known = table.column("station").names;
-  for (const auto& name : config.withheld) {
+  const auto check = [&](const char* key, const std::string& name) {
     HALCYON_CHECK_KIND(std::find(known.begin(), known.end(), name) != known.end(), configuration,
-                       "analyze", "observations.withhold: no station {} reports{}", name,
+                       "analyze", "{}: no station {} reports{}", key, name,
                        did_you_mean(name, known));
-  }
+  };
+  for (const auto& name : config.withheld) check("observations.withhold", name);
+  if (config.series_station) check("plots.series_station", *config.series_station);
 }
 
 Reports controlled_reports(const AnalysisConfig& config, Background& background) {
   const auto table = read_observations(config);
-  check_withheld(config, table);
+  check_stations(config, table);
   auto rules = config.rules;
   rules.blocked_stations = config.withheld;
   rules.region = config.system->tokens;

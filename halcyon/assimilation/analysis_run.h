@@ -29,6 +29,7 @@ struct AnalysisConfig {
   double gross_limit = 4;             // in standard deviations of observation minus climatology
   int64_t age_tolerance = 1800;       // of a report's age against the system's, seconds
   std::vector<std::string> withheld;  // stations kept out, to verify against
+  std::optional<std::string> series_station;  // whose time series is drawn
   TimeRange times;
   std::filesystem::path output;     // folder
   nlohmann::ordered_json resolved;  // for the record

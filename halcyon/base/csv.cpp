@@ -13,6 +13,19 @@
 namespace halcyon {
 namespace {
 
+std::string_view trimmed(std::string_view field) {
+  while (!field.empty() && field.front() == ' ') field.remove_prefix(1);
+  while (!field.empty() && field.back() == ' ') field.remove_suffix(1);
+  return field;
+}
+
+bool is_missing(std::string_view field) {
+  std::string lower(field);
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return lower.empty() || lower == "na" || lower == "null";
+}
+
 // Reads record after record.
 class Parser {
  public:
@@ -79,15 +92,13 @@ std::size_t Csv::column(std::string_view name) const {
   return static_cast<std::size_t>(found - header.begin());
 }
 
+bool Csv::missing(std::size_t row, std::size_t column) const {
+  return is_missing(trimmed(rows[row][column]));
+}
+
 double Csv::number(std::size_t row, std::size_t column) const {
-  std::string_view field = rows[row][column];
-  while (!field.empty() && field.front() == ' ') field.remove_prefix(1);
-  while (!field.empty() && field.back() == ' ') field.remove_suffix(1);
-  std::string lower(field);
-  std::transform(lower.begin(), lower.end(), lower.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  if (lower.empty() || lower == "nan" || lower == "na" || lower == "null")
-    return std::numeric_limits<double>::quiet_NaN();
+  const auto field = trimmed(rows[row][column]);
+  if (is_missing(field)) return std::numeric_limits<double>::quiet_NaN();
   double value = 0;
   const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value);
   HALCYON_CHECK_KIND(error == std::errc() && end == field.data() + field.size(), input, "CSV",

@@ -19,8 +19,10 @@ struct Csv {
 
   // The place of a column; Error(input) with the names that exist when there is none.
   std::size_t column(std::string_view name) const;
-  // A field as a number; NaN where it is empty or says "nan", "na" or "null" in any case.
-  // Error(input) naming file and line for anything else.
+  // Whether a field holds no value: it is empty or says "na" or "null" in any case.
+  bool missing(std::size_t row, std::size_t column) const;
+  // A field as a number, also "nan" and "inf"; NaN where it is missing. Error(input) naming file
+  // and line for anything else.
   double number(std::size_t row, std::size_t column) const;
   std::string where(std::size_t row) const;  // "FILE:LINE"
 };

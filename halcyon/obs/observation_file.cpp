@@ -57,23 +57,22 @@ bool recognises(const OpenFile& file) {
   return file.netcdf && file.netcdf->text("", kMark).has_value();
 }
 
+constexpr int32_t kUnknown = -1;  // quality control rejects the row and counts it
+
 // Numbers of the file's list of names into numbers of ours.
 at::Tensor renumbered(const at::Tensor& codes, const std::string& meanings,
-                      const std::vector<std::string>& ours, const std::string& where) {
+                      const std::vector<std::string>& ours) {
   std::vector<int32_t> map;
   std::istringstream words(meanings);
   for (std::string word; words >> word;) {
     const auto found = std::find(ours.begin(), ours.end(), word);
-    HALCYON_CHECK_KIND(found != ours.end(), input, "halcyon", "{}: unknown meaning {}", where,
-                       word);
-    map.push_back(static_cast<int32_t>(found - ours.begin()));
+    map.push_back(found == ours.end() ? kUnknown : static_cast<int32_t>(found - ours.begin()));
   }
   auto out = codes.clone();
   int32_t* code = out.mutable_data_ptr<int32_t>();
   for (int64_t i = 0; i < out.numel(); ++i) {
-    HALCYON_CHECK_KIND(code[i] >= 0 && code[i] < static_cast<int32_t>(map.size()), input, "halcyon",
-                       "{}: number {} has no meaning", where, code[i]);
-    code[i] = map[static_cast<std::size_t>(code[i])];
+    const bool named = code[i] >= 0 && code[i] < static_cast<int32_t>(map.size());
+    code[i] = named ? map[static_cast<std::size_t>(code[i])] : kUnknown;
   }
   return out;
 }
@@ -98,13 +97,13 @@ Content read(const OpenFile& file, const ReadOptions& options) {
     }
     if (const auto ours = meanings_of(info.name); !ours.empty()) {
       HALCYON_CHECK_KIND(info.dtype == at::kInt, input, "halcyon", "{}: expected int32", where);
-      data = renumbered(data, nc.text(info.name, "flag_meanings").value_or(""), ours, where);
+      data = renumbered(data, nc.text(info.name, "flag_meanings").value_or(""), ours);
     }
     content.table.set(info.name, data, nc.text(info.name, "units").value_or("1"));
   }
   check_observations(content.table, "halcyon");
   if (!options.variables.empty()) {
-    auto wanted = at::zeros({content.table.rows()}, at::kBool);
+    auto wanted = content.table["variable"] == kUnknown;  // to be rejected and counted
     for (const auto& name : options.variables)
       wanted.logical_or_(content.table["variable"] == variable_number(name));
     content.table = content.table.select(wanted);

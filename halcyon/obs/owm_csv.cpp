@@ -83,13 +83,12 @@ Content read(const OpenFile& file, const ReadOptions& options) {
   for (std::size_t r = 0; r < csv.rows.size(); ++r) {
     const auto time = time_of(csv, r);
     for (std::size_t c = 1; c < csv.header.size(); ++c) {
-      const auto value = csv.number(r, c);
-      if (std::isnan(value)) {
+      if (csv.missing(r, c)) {
         ++missing;
         continue;
       }
       const auto s = place[c];
-      rows.add({time, stations.lat[s], stations.lon[s], static_cast<float>(value), t2m, land, NAN,
+      rows.add({time, stations.lat[s], stations.lon[s], static_cast<float>(csv.number(r, c)), t2m, land, NAN,
                 ProviderFlag::unchecked, static_cast<int32_t>(s)});
     }
   }

@@ -19,7 +19,7 @@ using nlohmann::ordered_json;
 constexpr int64_t kNsPerSecond = 1'000'000'000;
 
 struct Statistics {
-  int64_t rows = 0;
+  int64_t rows = 0, finite = 0;  // minimum, mean and maximum are over the finite values
   double sum = 0, least = INFINITY, most = -INFINITY;
 };
 
@@ -71,21 +71,24 @@ ordered_json variables_of(const Content& content) {
   for (std::size_t i = 0; i < number.size(); ++i) {
     auto& s = by_number[number[i]];
     ++s.rows;
+    if (!std::isfinite(value[i])) continue;
+    ++s.finite;
     s.sum += value[i];
     s.least = std::min<double>(s.least, value[i]);
     s.most = std::max<double>(s.most, value[i]);
   }
   auto all = ordered_json::array();
   for (const auto& [n, s] : by_number) {
-    const auto& what = variable(n);
-    const auto missing = content.missing.find(std::string(what.name));
-    ordered_json entry{{"name", what.name},
-                       {"units", what.units},
+    const bool known = n >= 0 && n < static_cast<int32_t>(variables().size());
+    const auto name = known ? variable(n).name : std::string_view("unknown");
+    const auto missing = content.missing.find(std::string(name));
+    ordered_json entry{{"name", name},
+                       {"units", known ? variable(n).units : std::string_view("?")},
                        {"rows", s.rows},
                        {"missing", missing == content.missing.end() ? 0 : missing->second}};
-    if (s.rows > 0) {
+    if (s.finite > 0) {
       entry["min"] = s.least;
-      entry["mean"] = s.sum / static_cast<double>(s.rows);
+      entry["mean"] = s.sum / static_cast<double>(s.finite);
       entry["max"] = s.most;
     }
     all.push_back(std::move(entry));

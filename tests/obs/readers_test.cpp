@@ -11,6 +11,7 @@
 #include "halcyon/base/files.h"
 #include "halcyon/base/time.h"
 #include "halcyon/obs/observation_file.h"
+#include "halcyon/obs/quality_control.h"
 #include "halcyon/obs/reader.h"
 #include "halcyon/obs/variables.h"
 #include "tests/obs/support.h"
@@ -83,9 +84,14 @@ TEST(OwmCsv, ReadsTheWideTable) {
   write_text(folder / "us2_temperature.csv", kTemperatures);
   const auto content = read_file(folder / "us2_temperature.csv");
   EXPECT_EQ(content.format, "owm_csv");
-  EXPECT_EQ(content.missing.at("t2m"), 2);
+  EXPECT_EQ(content.missing.at("t2m"), 1);
   const auto& table = content.table;
-  EXPECT_TRUE(identical(table["value"], at::tensor({272.03f, 269.01f, 266.77f, 100.f})));
+  const auto nan = table["value"].isnan();  // it is written there, and quality control rejects it
+  EXPECT_TRUE(identical(nan, at::tensor({0, 0, 0, 1, 0}).to(at::kBool)));
+  EXPECT_TRUE(identical(table["value"].index({nan.logical_not()}),
+                        at::tensor({272.03f, 269.01f, 266.77f, 100.f})));
+  const auto codes = quality_control(table, SurfaceRules());
+  EXPECT_EQ(codes[3].item<int>(), static_cast<int>(Reason::not_finite));
   EXPECT_EQ(table.text("station", 0), "New_York");
   EXPECT_EQ(table.values<double>("lat")[1], 42.36);
   EXPECT_EQ(table.values<int64_t>("time_ns")[2], parse_time("2013-01-01T06:00:00") * 1'000'000'000);
@@ -199,10 +205,17 @@ TEST(ObservationFile, NumbersFollowTheFilesOwnNames) {
   write("v10 mslp", 1);
   EXPECT_EQ(read_file(folder / "o.nc").table["variable"].item<int>(), variable_number("mslp"));
   EXPECT_EQ(read_file(folder / "o.nc").table["platform"].item<int>(), 1);
-  write("v10 mslp", 2);
-  EXPECT_TRUE(says(message_of([&] { read_file(folder / "o.nc"); }), "number 2 has no meaning"));
-  write("v10 ozone", 0);
-  EXPECT_TRUE(says(message_of([&] { read_file(folder / "o.nc"); }), "unknown meaning ozone"));
+  // what this version does not know is rejected row by row
+  for (const int number : {2, 1, -7}) {
+    write("v10 ozone", number);
+    const auto table = read_file(folder / "o.nc").table;
+    EXPECT_EQ(read_file(folder / "o.nc", "auto", {.variables = {"t2m"}, .stations = {}})
+                  .table.rows(),
+              1);
+    EXPECT_EQ(quality_control(table, SurfaceRules()).item<int>(),
+              static_cast<int>(Reason::unknown_channel))
+        << number;
+  }
 }
 
 TEST(Files, PatternsAreExpandedAndJoined) {
