@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // halcyon analyze RUN.yaml: observation files to analyses and their record.
+#include <fmt/format.h>
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <memory>

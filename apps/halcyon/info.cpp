@@ -2,6 +2,7 @@
 // halcyon info: what this installation is and has, for a report of a fault or before a long run.
 #include <ATen/Parallel.h>
 
+#include <fmt/format.h>
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <memory>

@@ -2,6 +2,7 @@
 // PixelCrossAttention: the projections around the ragged attention included.
 #include "halcyon/nn/cross_attention.h"
 
+#include <fmt/format.h>
 #include <torch/torch.h>
 
 #include "bench/support/layer.h"

@@ -2,6 +2,7 @@
 // Attention of a pixel over its frames, causal, with rotary positions.
 #include "halcyon/nn/temporal_attention.h"
 
+#include <fmt/format.h>
 #include <torch/torch.h>
 
 #include "bench/support/layer.h"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The ragged attention by itself, and the yardstick: torch's fused attention over keys and values
 // that are projected and padded beforehand.
+#include <fmt/format.h>
 #include <torch/torch.h>
 
 #include "bench/support/layer.h"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where a product cannot be written: a clear error, and what was there before is still there.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A run whose YAML is wrong ends before any work, with file, line and what was probably meant.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

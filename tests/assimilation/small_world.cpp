@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/assimilation/small_world.h"
 
+#include <fmt/format.h>
 #include <torch/torch.h>
 
 #include <cmath>

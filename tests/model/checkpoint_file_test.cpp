@@ -2,6 +2,7 @@
 #include "halcyon/model/checkpoint/file.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/model/checkpoint_files.h"
 
+#include <fmt/format.h>
+
 #include <zlib.h>
 
 #include <algorithm>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ops/arange.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "halcyon/sphere/healpix.h"

@@ -2,6 +2,7 @@
 #include "halcyon/sphere/region.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>

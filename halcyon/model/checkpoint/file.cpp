@@ -3,6 +3,8 @@
 
 #include <c10/util/Exception.h>
 
+#include <fmt/format.h>
+
 #include <new>
 
 #include "halcyon/base/safetensors.h"
