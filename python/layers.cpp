@@ -30,7 +30,16 @@ void add_layers(py::module_& m) {
         return std::make_shared<PixelCrossAttentionImpl>(PixelCrossAttentionOptions{
             hidden_size, token_dim, n_q_heads, n_kv_heads, d_head, use_proj_bias});
       }))
-      .def("forward", &PixelCrossAttentionImpl::forward, Unlocked());
+      .def(
+          "forward",
+          [](PixelCrossAttentionImpl& module, const at::Tensor& hidden_states,
+             const std::optional<at::Tensor>& tokens, const at::Tensor& cu_seqlens_k,
+             int64_t max_seqlen_k, const std::optional<PixelGroupMap>& group_map) {
+            // None is refused by the module, as a ValueError
+            return module.forward(hidden_states, tokens.value_or(at::Tensor()), cu_seqlens_k,
+                                  max_seqlen_k, group_map);
+          },
+          Unlocked());
   bind_module<ObsTokenizerFiLMImpl>(m, "ObsTokenizerFiLM")
       .def(py::init([](int64_t meta_dim, int64_t out_dim, int64_t n_embed,
                        int64_t obs_type_embed_dim, Width channel_embed_dim,

@@ -108,7 +108,7 @@ at::Tensor VideoDiTBlockImpl::forward(const at::Tensor& hidden_states, const at:
   HALCYON_CHECK(c.defined() && c.sizes() == at::IntArrayRef({hidden_states.size(0),
                                                              options_.condition_embed_dim}),
                 kName, "expected c ({}, {}), got {}", hidden_states.size(0),
-                options_.condition_embed_dim, nn::describe(c));
+                options_.condition_embed_dim, describe(c));
   HALCYON_CHECK(!cross_attention_ || cross_attn_kwargs.has_value(), kName,
                 "expected cross_attn_kwargs for the cross_attention, got none");
   nn::check_input(kName, "hidden_states", hidden_states, norm1_->projection()->weight);

@@ -109,17 +109,17 @@ void HealDAImpl::check(const at::Tensor& x, const at::Tensor& t, const at::Tenso
                        const std::optional<at::Tensor>& class_labels) const {
   nn::check_rank(kName, "x", x, 4, "(B, C, T, X)");
   HALCYON_CHECK(x.size(1) == config_.in_channels, kName, "expected x of {} channels, got {}",
-                config_.in_channels, nn::describe(x));
+                config_.in_channels, describe(x));
   HALCYON_CHECK(x.size(2) == config_.time_length, kName, "expected x of {} frames, got {}",
-                config_.time_length, nn::describe(x));
+                config_.time_length, describe(x));
   HALCYON_CHECK(x.size(3) == pixels_in_, kName, "expected x of {} pixels, got {}", pixels_in_,
-                nn::describe(x));
+                describe(x));
   const int64_t batch = x.size(0), frames = x.size(2);
   HALCYON_CHECK(t.defined() && t.sizes() == at::IntArrayRef({batch}), kName,
-                "expected t ({},), got {}", batch, nn::describe(t));
+                "expected t ({},), got {}", batch, describe(t));
   const auto check_calendar = [&](const char* name, const at::Tensor& time) {
     HALCYON_CHECK(time.defined() && time.sizes() == at::IntArrayRef({batch, frames}), kName,
-                  "expected {} ({}, {}), got {}", name, batch, frames, nn::describe(time));
+                  "expected {} ({}, {}), got {}", name, batch, frames, describe(time));
   };
   check_calendar("second_of_day", second_of_day);
   check_calendar("day_of_year", day_of_year);
@@ -127,16 +127,16 @@ void HealDAImpl::check(const at::Tensor& x, const at::Tensor& t, const at::Tenso
   const int64_t pixels = batch * frames * pixels_model_;
   HALCYON_CHECK(offsets.defined() && offsets.dim() == 1 && offsets.size(0) == pixels + 1, kName,
                 "expected obs_ctx.cu_seqlens_k of B * T * X + 1 = {} elements, got {}", pixels + 1,
-                nn::describe(offsets));
+                describe(offsets));
   const bool labels = class_labels && class_labels->defined();
   if (config_.condition_dim == 0) {
     HALCYON_CHECK(!labels, kName, "expected no class_labels with condition_dim 0, got {}",
-                  nn::describe(*class_labels));
+                  describe(*class_labels));
     return;
   }
   HALCYON_CHECK(labels && class_labels->sizes() == at::IntArrayRef({batch, config_.condition_dim}),
                 kName, "expected class_labels ({}, {}), got {}", batch, config_.condition_dim,
-                labels ? nn::describe(*class_labels) : "none");
+                labels ? describe(*class_labels) : "none");
 }
 
 at::Tensor HealDAImpl::forward(const at::Tensor& x, const at::Tensor& t,

@@ -153,11 +153,11 @@ at::Tensor VideoDiTImpl::forward(const at::Tensor& x, const at::Tensor& t,
                                  const std::any& tokenizer_kwargs) {
   nn::check_rank(kName, "x", x, 4, "(B, C, T, X)");
   HALCYON_CHECK(t.defined() && t.sizes() == at::IntArrayRef({x.size(0)}), kName,
-                "expected t ({},), got {}", x.size(0), nn::describe(t));
+                "expected t ({},), got {}", x.size(0), describe(t));
   HALCYON_CHECK(
       !condition || condition->sizes() == at::IntArrayRef({x.size(0), options_.condition_dim}),
       kName, "expected condition ({}, {}), got {}", x.size(0), options_.condition_dim,
-      nn::describe(*condition));
+      describe(*condition));
   auto h = tokenizer_->tokenize(x, tokenizer_kwargs);
   nn::check_rank(kName, "the tokenizer's output", h, 4, "(B, T, X, C)");
   auto c = embedder_->embed(t, condition);

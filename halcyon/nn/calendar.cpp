@@ -27,7 +27,7 @@ CalendarEmbeddingImpl::CalendarEmbeddingImpl(const at::Tensor& lon, int64_t embe
     : torch::nn::Module(kName), sign_(include_legacy_bug ? -1.0 : 1.0) {
   nn::check_rank(kName, "lon", lon, 1, "(X,)");
   HALCYON_CHECK(lon.is_floating_point(), kName, "expected a floating lon, got {}",
-                nn::describe(lon));
+                describe(lon));
   nn::check_positive(kName, "embed_channels", embed_channels);
   lon_ = lon.detach();
   // single precision in every mode: the frequencies that models were trained with
@@ -40,11 +40,11 @@ at::Tensor CalendarEmbeddingImpl::channels_last(const at::Tensor& day_of_year,
   nn::check_rank(kName, "second_of_day", second_of_day, 2, "(B, T)");
   HALCYON_CHECK(day_of_year.sizes() == second_of_day.sizes(), kName,
                 "expected day_of_year and second_of_day of one shape, got {} and {}",
-                nn::describe(day_of_year), nn::describe(second_of_day));
+                describe(day_of_year), describe(second_of_day));
   HALCYON_CHECK(!day_of_year.is_complex() && !second_of_day.is_complex() &&
                     day_of_year.device() == second_of_day.device(),
                 kName, "expected real day_of_year and second_of_day on one device, got {} and {}",
-                nn::describe(day_of_year), nn::describe(second_of_day));
+                describe(day_of_year), describe(second_of_day));
   if (lon_.device() != day_of_year.device()) {
     lon_ = lon_.to(day_of_year.device());
     frequencies_ = frequencies_.to(day_of_year.device());

@@ -17,12 +17,6 @@ bool autocast_takes(at::ScalarType type) {
 
 }  // namespace
 
-std::string describe(const at::Tensor& x) {
-  if (!x.defined()) return "no tensor";
-  return fmt::format("({}) {} on {}", fmt::join(x.sizes(), ", "), c10::toString(x.scalar_type()),
-                     x.device().str());
-}
-
 bool autocast_on(const at::Tensor& x) {
   return at::autocast::is_autocast_enabled(x.device().type());
 }

@@ -3,14 +3,12 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <string>
 #include <string_view>
+
+#include "halcyon/base/describe.h"
 
 // What every module's forward asks of its inputs; each throws Error(argument) naming the module.
 namespace halcyon::nn {
-
-// "(2, 3) Float on cpu", for messages.
-std::string describe(const at::Tensor& x);
 
 bool autocast_on(const at::Tensor& x);
 

@@ -55,7 +55,7 @@ at::Tensor PixelCrossAttentionImpl::forward(const at::Tensor& hidden_states,
   HALCYON_CHECK(
       cu_seqlens_k.defined() && cu_seqlens_k.dim() == 1 && cu_seqlens_k.size(0) == pixels + 1,
       kName, "expected cu_seqlens_k of B * T * X + 1 = {} elements, got {}", pixels + 1,
-      nn::describe(cu_seqlens_k));
+      describe(cu_seqlens_k));
   const auto q =
       q_proj_->forward(hidden_states).view({pixels, options_.n_q_heads, options_.d_head});
   const double scale = 1.0 / std::sqrt(static_cast<double>(options_.d_head));

@@ -48,15 +48,15 @@ void HEALPixPatchDetokenizerImpl::initialize_weights() {
 at::Tensor HEALPixPatchDetokenizerImpl::forward(const at::Tensor& x, const at::Tensor& c) {
   const int64_t width = options_.hidden_size, pixels = grid_.coarse_size();
   HALCYON_CHECK(x.defined() && (x.dim() == 3 || x.dim() == 4), kName,
-                "expected x (B, T, X, C) or (B, T * X, C), got {}", nn::describe(x));
+                "expected x (B, T, X, C) or (B, T * X, C), got {}", describe(x));
   nn::check_width(kName, "x", x, width);
   const int64_t frames = x.dim() == 4 ? x.size(1) : options_.time_length;
   HALCYON_CHECK(x.dim() == 4 ? x.size(2) == pixels : x.size(1) == frames * pixels, kName,
-                "expected x of {} frames of {} pixels, got {}", frames, pixels, nn::describe(x));
+                "expected x of {} frames of {} pixels, got {}", frames, pixels, describe(x));
   nn::check_input(kName, "x", x, conv_t_->weight);
   HALCYON_CHECK(c.defined() && c.sizes() == at::IntArrayRef({x.size(0), modulation_->in_features}),
                 kName, "expected c ({}, {}), got {}", x.size(0), modulation_->in_features,
-                nn::describe(c));
+                describe(c));
   nn::check_input(kName, "c", c, modulation_->weight);
   const auto parts = modulation_->forward(at::silu(c)).chunk(2, -1);
   const auto tokens = modulate(at::layer_norm(x, {width}, {}, {}, kEps), parts[0], parts[1])

@@ -29,9 +29,9 @@ at::Tensor frequency_ladder(int64_t half, int64_t steps, double max_positions) {
 // t times every frequency, at least in single precision
 at::Tensor angles(const char* name, const at::Tensor& t, const at::Tensor& freqs) {
   nn::check_rank(name, "t", t, 1, "(B,)");
-  HALCYON_CHECK(!t.is_complex(), name, "expected a real t, got {}", nn::describe(t));
+  HALCYON_CHECK(!t.is_complex(), name, "expected a real t, got {}", describe(t));
   HALCYON_CHECK(t.device() == freqs.device(), name, "expected t on {}, got {}",
-                freqs.device().str(), nn::describe(t));
+                freqs.device().str(), describe(t));
   const auto type = at::promote_types(freqs.scalar_type(), at::kFloat);
   return at::outer(t.to(type), freqs.to(type));
 }
@@ -39,7 +39,7 @@ at::Tensor angles(const char* name, const at::Tensor& t, const at::Tensor& freqs
 void check_condition(const char* name, const at::Tensor& condition, int64_t batch, int64_t width,
                      const at::Tensor& weight) {
   HALCYON_CHECK(condition.sizes() == at::IntArrayRef({batch, width}), name,
-                "expected condition ({}, {}), got {}", batch, width, nn::describe(condition));
+                "expected condition ({}, {}), got {}", batch, width, describe(condition));
   nn::check_input(name, "condition", condition, weight);
 }
 

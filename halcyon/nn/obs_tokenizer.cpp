@@ -19,7 +19,7 @@ constexpr int64_t kWideOutput = 64;
 
 void check_ids(const char* name, const at::Tensor& ids, int64_t count) {
   HALCYON_CHECK(ids.defined() && ids.dim() == 1 && ids.size(0) == count, kName,
-                "expected {} ({},), got {}", name, count, nn::describe(ids));
+                "expected {} ({},), got {}", name, count, describe(ids));
 }
 
 }  // namespace
@@ -59,7 +59,7 @@ at::Tensor ObsTokenizerFiLMImpl::forward(const at::Tensor& obs, const at::Tensor
   HALCYON_CHECK(float_metadata.defined() &&
                     float_metadata.sizes() == at::IntArrayRef({count, options_.meta_dim}),
                 kName, "expected float_metadata ({}, {}), got {}", count, options_.meta_dim,
-                nn::describe(float_metadata));
+                describe(float_metadata));
   check_ids("obs_type", obs_type, count);
   check_ids("channel_ids", channel_ids, count);
   const bool platforms = !platform_embedding_.is_empty();

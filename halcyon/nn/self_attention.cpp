@@ -76,9 +76,9 @@ at::Tensor SelfAttentionImpl::forward(const at::Tensor& x,
                       at::is_expandable_to(attn_mask->sizes(), {n, heads, length, length}),
                   kName,
                   "expected attn_mask bool or floating, broadcastable to ({}, {}, {}, {}), got {}",
-                  n, heads, length, length, nn::describe(*attn_mask));
+                  n, heads, length, length, describe(*attn_mask));
     HALCYON_CHECK(attn_mask->device() == x.device(), kName, "expected attn_mask on {}, got {}",
-                  x.device().str(), nn::describe(*attn_mask));
+                  x.device().str(), describe(*attn_mask));
     mask = attn_mask;
   }
   const auto qkv = qkv_->forward(x).view({n, length, 3, heads, d_head_}).unbind(2);

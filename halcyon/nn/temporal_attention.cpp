@@ -16,7 +16,7 @@ void check_table(const char* name, const std::optional<at::Tensor>& table, int64
                  int64_t width) {
   HALCYON_CHECK(table && table->defined(), kName, "expected {} with use_rope, got none", name);
   HALCYON_CHECK(table->sizes() == at::IntArrayRef({frames, width}), kName,
-                "expected {} ({}, {}), got {}", name, frames, width, nn::describe(*table));
+                "expected {} ({}, {}), got {}", name, frames, width, describe(*table));
 }
 
 }  // namespace

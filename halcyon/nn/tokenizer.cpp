@@ -39,14 +39,14 @@ at::Tensor HEALPixPatchTokenizerImpl::forward(const at::Tensor& x, const at::Ten
                                               const at::Tensor& day_of_year) {
   nn::check_rank(kName, "x", x, 4, "(B, C, T, X)");
   HALCYON_CHECK(x.size(1) == options_.in_channels, kName, "expected x of {} channels, got {}",
-                options_.in_channels, nn::describe(x));
+                options_.in_channels, describe(x));
   HALCYON_CHECK(x.size(3) == grid_.fine_size(), kName, "expected x of {} pixels, got {}",
-                grid_.fine_size(), nn::describe(x));
+                grid_.fine_size(), describe(x));
   nn::check_input(kName, "x", x, conv_->weight);
   for (const auto* time : {&second_of_day, &day_of_year}) {
     HALCYON_CHECK(time->defined() && time->sizes() == at::IntArrayRef({x.size(0), x.size(2)}),
                   kName, "expected second_of_day and day_of_year (B, T) = ({}, {}), got {}",
-                  x.size(0), x.size(2), nn::describe(*time));
+                  x.size(0), x.size(2), describe(*time));
   }
   const int64_t width = options_.hidden_size;
   const auto patches = at::linear(grid_.gather(x), conv_->weight.reshape({width, -1}), conv_->bias);

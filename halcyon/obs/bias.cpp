@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "halcyon/base/describe.h"
 #include "halcyon/base/error.h"
 #include "halcyon/base/time.h"
 #include "halcyon/obs/quality_control.h"
@@ -39,8 +40,8 @@ StationBias StationBias::fit(const Table& table, const at::Tensor& departure) {
   check_observations(table, "StationBias.fit");
   HALCYON_CHECK(departure.defined() && departure.dim() == 1 && departure.numel() == table.rows() &&
                     at::isFloatingType(departure.scalar_type()),
-                "StationBias.fit", "expected a floating departure for each of {} rows",
-                table.rows());
+                "StationBias.fit", "expected a floating departure for each of {} rows, got {}",
+                table.rows(), describe(departure));
   const auto time = table.values<int64_t>("time_ns");
   const auto variable = table.values<int32_t>("variable");
   const auto station = table.values<int32_t>("station");

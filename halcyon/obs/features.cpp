@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "halcyon/base/describe.h"
 #include "halcyon/base/error.h"
 
 namespace halcyon::obs {
@@ -128,7 +129,7 @@ void split50(const Row& row, float* out) {
 at::Tensor column(const at::Tensor& x, int64_t rows, const char* name, bool integer,
                   const char* where) {
   HALCYON_CHECK(x.defined() && x.dim() == 1 && x.numel() == rows, where,
-                "expected {} of shape ({},)", name, rows);
+                "expected {} of shape ({},), got {}", name, rows, describe(x));
   if (integer) {
     HALCYON_CHECK(x.scalar_type() == at::kLong, where, "expected {} as int64, got {}", name,
                   c10::toString(x.scalar_type()));
@@ -140,7 +141,8 @@ at::Tensor column(const at::Tensor& x, int64_t rows, const char* name, bool inte
 }
 
 int64_t rows_of(const at::Tensor& lon, const char* where) {
-  HALCYON_CHECK(lon.defined() && lon.dim() == 1, where, "expected lon of rank 1");
+  HALCYON_CHECK(lon.defined() && lon.dim() == 1, where, "expected lon of rank 1, got {}",
+                describe(lon));
   return lon.numel();
 }
 

@@ -8,6 +8,7 @@
 #include <array>
 #include <cmath>
 
+#include "halcyon/base/describe.h"
 #include "halcyon/base/error.h"
 #include "halcyon/obs/variables.h"
 
@@ -46,6 +47,15 @@ class Columns {
   at::Device device() const { return columns_.at("Observation").device(); }
 
   // Null where the column is absent and not needed.
+  const double* ids(const std::string& name, bool needed) {
+    const double* values = numbers(name, needed);
+    if (!values) return nullptr;
+    const auto& column = kept_.back();
+    HALCYON_CHECK(column.eq(column.round()).logical_or(column.isnan()).all().item<bool>(), kWhere,
+                  "expected whole numbers in column {}, got fractions", name);
+    return values;
+  }
+
   const double* numbers(const std::string& name, bool needed) {
     if (!columns_.contains(name)) {
       HALCYON_CHECK(!needed, kWhere, "expected a column {}, got none", name);
@@ -64,7 +74,7 @@ class Columns {
     HALCYON_CHECK(found != columns_.end(), kWhere, "expected a column {}, got none", name);
     HALCYON_CHECK(
         found->second.defined() && found->second.dim() == 1 && !found->second.is_complex(), kWhere,
-        "expected column {} of rank 1", name);
+        "expected column {} of rank 1, got {}", name, describe(found->second));
     return found->second.detach();
   }
 
@@ -94,14 +104,14 @@ at::Tensor quality_control(const std::map<std::string, at::Tensor>& columns,
   const double* value = in.numbers("Observation", true);
   const double* low = in.numbers("min_valid", true);
   const double* high = in.numbers("max_valid", true);
-  const double* conventional = in.numbers("is_conv", true);
+  const double* conventional = in.ids("is_conv", true);
   const bool some_conv = any(conventional, rows, true), some_sat = any(conventional, rows, false);
-  const double* channel = in.numbers("local_channel_id", some_conv);
+  const double* channel = in.ids("local_channel_id", some_conv);
   const double* pressure = in.numbers("Pressure", some_conv);
   const double* height = in.numbers("Height", some_conv);
-  const double* qc_flag = in.numbers("QC_Flag", some_sat && rules.qc_filter);
-  const double* use_flag = in.numbers("Analysis_Use_Flag", some_conv && rules.qc_filter);
-  const double* type = in.numbers("Observation_Type", some_conv && rules.conv_uv_in_situ_only);
+  const double* qc_flag = in.ids("QC_Flag", some_sat && rules.qc_filter);
+  const double* use_flag = in.ids("Analysis_Use_Flag", some_conv && rules.qc_filter);
+  const double* type = in.ids("Observation_Type", some_conv && rules.conv_uv_in_situ_only);
 
   auto codes = at::empty({rows}, at::kInt);
   int32_t* out = codes.mutable_data_ptr<int32_t>();

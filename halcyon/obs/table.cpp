@@ -9,6 +9,7 @@
 #include <numeric>
 #include <unordered_map>
 
+#include "halcyon/base/describe.h"
 #include "halcyon/base/error.h"
 
 namespace halcyon::obs {
@@ -124,12 +125,12 @@ void Table::set_text(const std::string& name, const std::vector<std::string>& va
 void Table::set_text(const std::string& name, const at::Tensor& codes,
                      std::vector<std::string> names) {
   HALCYON_CHECK(codes.defined() && at::isIntegralType(codes.scalar_type(), false), "Table",
-                "expected integer codes for column {}", name);
+                "expected integer codes for column {}, got {}", name, describe(codes));
   const auto narrow = codes.to(at::kLong);
   HALCYON_CHECK(
       narrow.numel() == 0 || (narrow.min().item<int64_t>() >= 0 &&
                               narrow.max().item<int64_t>() < static_cast<int64_t>(names.size())),
-      "Table", "expected codes in [0, {}) for column {}", names.size(), name);
+      "Table", "expected codes in [0, {}) for column {}, got others", names.size(), name);
   set(name, narrow.to(at::kInt), "");
   columns_[name].names = std::move(names);
   columns_[name].text = true;
@@ -144,7 +145,7 @@ void Table::drop(std::string_view name) {
 Table Table::select(const at::Tensor& which) const {
   HALCYON_CHECK(which.defined() && which.dim() == 1 &&
                     (which.scalar_type() == at::kBool || which.scalar_type() == at::kLong),
-                "Table", "expected a mask or an int64 index of rank 1");
+                "Table", "expected a mask or an int64 index of rank 1, got {}", describe(which));
   const auto rows = which.to(at::kCPU);
   at::Tensor index = rows;
   if (rows.scalar_type() == at::kBool) {
@@ -154,7 +155,7 @@ Table Table::select(const at::Tensor& which) const {
   } else {
     HALCYON_CHECK(rows.numel() == 0 ||
                       (rows.min().item<int64_t>() >= 0 && rows.max().item<int64_t>() < rows_),
-                  "Table", "expected rows in [0, {})", rows_);
+                  "Table", "expected rows in [0, {}), got others", rows_);
   }
   Table out;
   out.rows_ = index.numel();

@@ -2,14 +2,8 @@
 #include "halcyon/ops/checks.h"
 
 #include <ATen/core/grad_mode.h>
-#include <fmt/ranges.h>
 
 namespace halcyon {
-
-std::string describe(const at::Tensor& t) {
-  if (!t.defined()) return "no tensor";
-  return fmt::format("({}) {}", fmt::join(t.sizes(), ", "), c10::toString(t.scalar_type()));
-}
 
 void check_floating(const at::Tensor& t, int64_t rank, const char* operation, const char* name) {
   HALCYON_CHECK(t.defined() && t.dim() == rank && at::isFloatingType(t.scalar_type()), operation,

@@ -3,15 +3,11 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <string>
-
+#include "halcyon/base/describe.h"
 #include "halcyon/base/error.h"
 
 // What the operators check at their public edge.
 namespace halcyon {
-
-// "(2, 3, 64) Float", for messages.
-std::string describe(const at::Tensor& t);
 
 // Ids and offsets: int32 or int64.
 inline bool is_index(const at::Tensor& t) {

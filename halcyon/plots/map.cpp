@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "halcyon/base/describe.h"
 #include "halcyon/base/error.h"
 #include "halcyon/plots/magics.h"
 #include "halcyon/plots/map_area.h"
@@ -244,7 +245,8 @@ void check_plot(const MapPlot& plot) {
   if (plot.grid)
     HALCYON_CHECK(plot.field.defined() && plot.field.dim() == 1 && plot.field.is_floating_point() &&
                       plot.field.size(0) == size_of(*plot.grid),
-                  operation, "expected a floating-point field of {} points", size_of(*plot.grid));
+                  operation, "expected a floating-point field of {} points, got {}",
+                  size_of(*plot.grid), describe(plot.field));
   for (const auto& station : plot.stations)
     HALCYON_CHECK(
         std::isfinite(station.lon) && std::abs(station.lon) <= 720 && std::abs(station.lat) <= 90,

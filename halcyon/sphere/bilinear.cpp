@@ -6,6 +6,7 @@
 #include <cmath>
 #include <optional>
 
+#include "halcyon/base/describe.h"
 #include "halcyon/base/error.h"
 #include "halcyon/sphere/csr_builder.h"
 #include "halcyon/sphere/healpix_pixel.h"
@@ -26,7 +27,9 @@ struct Points {
 Points checked_points(const at::Tensor& lon, const at::Tensor& lat) {
   HALCYON_CHECK(lon.defined() && lat.defined() && lon.dim() == 1 && lat.dim() == 1 &&
                     lon.size(0) == lat.size(0),
-                "bilinear_to_points", "expected lon and lat as two 1-D tensors of one length");
+                "bilinear_to_points",
+                "expected lon and lat as two 1-D tensors of one length, got {} and {}",
+                describe(lon), describe(lat));
   HALCYON_CHECK(lon.is_floating_point() && lat.is_floating_point(), "bilinear_to_points",
                 "expected floating-point lon and lat, got {} and {}",
                 c10::toString(lon.scalar_type()), c10::toString(lat.scalar_type()));

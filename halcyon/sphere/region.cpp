@@ -9,6 +9,7 @@
 
 #include <algorithm>
 
+#include "halcyon/base/describe.h"
 #include "halcyon/base/error.h"
 #include "halcyon/sphere/healpix.h"
 #include "halcyon/sphere/pixel_plane.h"
@@ -122,7 +123,8 @@ Region Region::of_pixels(int level, const at::Tensor& pixels) {
   check_level("Region", level);
   HALCYON_CHECK(pixels.defined() && pixels.dim() == 1 && pixels.numel() > 0 &&
                     c10::isIntegralType(pixels.scalar_type(), /*includeBool=*/false),
-                "Region", "expected a 1-D list of one integer pixel or more");
+                "Region", "expected a 1-D list of one integer pixel or more, got {}",
+                describe(pixels));
   auto list = pixels.to(at::kCPU, at::kLong).contiguous().clone();
   const int64_t* p = list.const_data_ptr<int64_t>();
   const int64_t size = list.numel(), last = healpix::npix(level) - 1;
@@ -152,8 +154,8 @@ Region Region::touching(int level, const LatLonGrid& grid, const at::Tensor& mas
   check_level("Region::touching", level);
   HALCYON_CHECK(mask.defined() && mask.scalar_type() == at::kBool && mask.numel() == grid.size() &&
                     (mask.dim() == 1 || (mask.dim() == 2 && mask.size(0) == grid.rows())),
-                "Region::touching", "expected a bool mask of shape [{}, {}]", grid.rows(),
-                grid.columns());
+                "Region::touching", "expected a bool mask of shape [{}, {}], got {}", grid.rows(),
+                grid.columns(), describe(mask));
   std::vector<int64_t> pixels;
   Collector collector(level, pixels);
   size_t tidied = 0;
@@ -199,7 +201,7 @@ Region Region::refined(int up) const {
 at::Tensor Region::index_of(const at::Tensor& pixels) const {
   HALCYON_CHECK(
       pixels.defined() && c10::isIntegralType(pixels.scalar_type(), /*includeBool=*/false),
-      "Region::index_of", "expected integer pixels");
+      "Region::index_of", "expected integer pixels, got {}", describe(pixels));
   const auto wanted = pixels.to(at::kCPU, at::kLong).contiguous();
   auto index = at::empty_like(wanted);
   const int64_t *w = wanted.const_data_ptr<int64_t>(), *begin = pixels_.const_data_ptr<int64_t>();

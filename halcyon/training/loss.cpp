@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include "halcyon/base/describe.h"
 #include "halcyon/base/error.h"
 
 namespace halcyon::training {
@@ -46,7 +47,8 @@ at::Tensor weighted_loss(const at::Tensor& prediction, const at::Tensor& target,
   at::Tensor w = weight.defined() ? weight.to(type) : at::ones_like(error);
   check_broadcasts(w, target, "weight");
   if (mask.defined()) {
-    HALCYON_CHECK(mask.scalar_type() == at::kBool, "weighted_loss", "expected a mask of bool");
+    HALCYON_CHECK(mask.scalar_type() == at::kBool, "weighted_loss",
+                  "expected a mask of bool, got {}", describe(mask));
     check_broadcasts(mask, target, "mask");
     error = at::where(mask, error, at::zeros_like(error));
     w = at::where(mask, w, at::zeros_like(w));

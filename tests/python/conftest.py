@@ -33,6 +33,12 @@ class Golden:
         return self.tensors[name]
 
 
+@pytest.fixture(autouse=True)
+def same_random_numbers():
+    import torch
+    torch.manual_seed(20)
+
+
 @pytest.fixture
 def golden():
     folder = SHARED / "golden" / "healda"

@@ -79,7 +79,8 @@ def call(name, module, x, config):
     if name.startswith("hpx_detokenizer"):
         return {"y": module(x["x"], x["c"])}
     if name.startswith("block"):
-        cross = {"tokens": x["tokens"], "cu_seqlens_k": x["cu_seqlens_k"], "max_seqlen_k": 40} if "tokens" in x else None
+        has_tokens = "tokens" in x
+        cross = {"tokens": x["tokens"], "cu_seqlens_k": x["cu_seqlens_k"], "max_seqlen_k": 40} if has_tokens else None
         temporal = {"rope_cos": x["rope_cos"], "rope_sin": x["rope_sin"]} if "rope_cos" in x else None
         return {"y": module(x["hidden_states"], x["c"], cross_attn_kwargs=cross, temporal_attn_kwargs=temporal)}
     if name == "video_dit_tiny":

@@ -63,7 +63,8 @@ at::Tensor temporal_attention(const at::Tensor& q, const at::Tensor& k, const at
     check_device(*t, q, kName, "k and v");
   }
   HALCYON_CHECK(q.size(4) > 0, kName, "expected a head width of 1 or more, got 0");
-  HALCYON_CHECK(!window || causal, kName, "expected a window only with causal attention");
+  HALCYON_CHECK(!window || causal, kName,
+                "expected a window only with causal attention, got one without");
   HALCYON_CHECK(!window || *window >= 1, kName, "expected window >= 1, got {}", *window);
   HALCYON_CHECK(rope_cos.has_value() == rope_sin.has_value(), kName,
                 "expected rope_cos and rope_sin together, got one of them");
