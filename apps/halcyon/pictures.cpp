@@ -33,8 +33,9 @@ std::vector<plots::MapStation> stations_of(const assimilation::Analysis& analysi
 plots::SeriesPlot series_of(const assimilation::AnalysisConfig& config,
                             const assimilation::Analysis& analysis, const std::string& station,
                             const std::string& units, double zero) {
-  plots::TimeSeries observed{config.bias_period ? "reported, less station bias" : "reported", {}, {}, true}, analysed{"analysis", {}, {}, false},
-      mean{"climatology", {}, {}, false};
+  plots::TimeSeries observed{
+      config.bias_period ? "reported, less station bias" : "reported", {}, {}, true},
+      analysed{"analysis", {}, {}, false}, mean{"climatology", {}, {}, false};
   for (const auto& row : analysis.feedback) {
     if (row.station != station || !row.current) continue;
     for (auto* series : {&observed, &analysed, &mean}) series->times.push_back(row.time);

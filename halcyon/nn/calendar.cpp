@@ -26,8 +26,7 @@ CalendarEmbeddingImpl::CalendarEmbeddingImpl(const at::Tensor& lon, int64_t embe
                                              bool include_legacy_bug)
     : torch::nn::Module(kName), sign_(include_legacy_bug ? -1.0 : 1.0) {
   nn::check_rank(kName, "lon", lon, 1, "(X,)");
-  HALCYON_CHECK(lon.is_floating_point(), kName, "expected a floating lon, got {}",
-                describe(lon));
+  HALCYON_CHECK(lon.is_floating_point(), kName, "expected a floating lon, got {}", describe(lon));
   nn::check_positive(kName, "embed_channels", embed_channels);
   lon_ = lon.detach();
   // single precision in every mode: the frequencies that models were trained with

@@ -88,8 +88,8 @@ Content read(const OpenFile& file, const ReadOptions& options) {
         continue;
       }
       const auto s = place[c];
-      rows.add({time, stations.lat[s], stations.lon[s], static_cast<float>(csv.number(r, c)), t2m, land, NAN,
-                ProviderFlag::unchecked, static_cast<int32_t>(s)});
+      rows.add({time, stations.lat[s], stations.lon[s], static_cast<float>(csv.number(r, c)), t2m,
+                land, NAN, ProviderFlag::unchecked, static_cast<int32_t>(s)});
     }
   }
   content.table = rows.table(stations.names);

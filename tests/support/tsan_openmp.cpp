@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// ThreadSanitizer does not see how libgomp starts and joins its threads and would report every write of a parallel
-// loop. Linked into the tests of the tsan preset, this GOMP_parallel (what at::parallel_for calls) tells it, so that
-// what remains are races between the threads of one loop.
+// ThreadSanitizer does not see how libgomp starts and joins its threads and would report every
+// write of a parallel loop. Linked into the tests of the tsan preset, this GOMP_parallel (what
+// at::parallel_for calls) tells it, so that what remains are races between the threads of one loop.
 #include <dlfcn.h>
 #include <sanitizer/tsan_interface.h>
 
@@ -22,8 +22,9 @@ void run(void* argument) {
 
 }  // namespace
 
-extern "C" __attribute__((visibility("default"))) void GOMP_parallel(void (*body)(void*), void* data,
-                                                                     unsigned threads, unsigned flags) {
+extern "C" __attribute__((visibility("default"))) void GOMP_parallel(void (*body)(void*),
+                                                                     void* data, unsigned threads,
+                                                                     unsigned flags) {
   using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
   static const auto libgomp = reinterpret_cast<Parallel>(dlsym(RTLD_NEXT, "GOMP_parallel"));
   Region region{body, data};
