@@ -8,7 +8,8 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   target_compile_options(halcyon_options INTERFACE -fpch-preprocess -Winvalid-pch)
 endif()
 if(HALCYON_SANITIZE)
+  # instrumented, g++ takes members of ATen's empty optionals for uninitialised
   target_compile_options(halcyon_options INTERFACE -fsanitize=${HALCYON_SANITIZE} -fno-omit-frame-pointer
-    -fno-sanitize-recover=all)
+    -fno-sanitize-recover=all $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   target_link_options(halcyon_options INTERFACE -fsanitize=${HALCYON_SANITIZE})
 endif()
