@@ -37,6 +37,15 @@ class Arguments {
     return *this;
   }
 
+  template <class T>
+  Arguments& require(const char* name, T& member) {
+    if (!values_.contains(name)) {
+      throw pybind11::type_error(
+          fmt::format("[{}] missing the required argument '{}'", function_, name));
+    }
+    return read(name, member);
+  }
+
   pybind11::object get(const char* name) {
     known_.insert(name);
     return values_.contains(name) ? pybind11::object(values_[name]) : pybind11::none();

@@ -16,11 +16,11 @@ CrossAttentionFactory cross_attention_factory(const py::object& given) {
   if (given.is_none()) return {};
   PixelCrossAttentionOptions options;
   Arguments("cross_attention", given)
-      .read("hidden_size", options.hidden_size)
-      .read("token_dim", options.token_dim)
-      .read("n_q_heads", options.n_q_heads)
-      .read("n_kv_heads", options.n_kv_heads)
-      .read("d_head", options.d_head)
+      .require("hidden_size", options.hidden_size)
+      .require("token_dim", options.token_dim)
+      .require("n_q_heads", options.n_q_heads)
+      .require("n_kv_heads", options.n_kv_heads)
+      .require("d_head", options.d_head)
       .read("use_proj_bias", options.use_proj_bias)
       .finish();
   return pixel_cross_attention(options);

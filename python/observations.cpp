@@ -35,6 +35,20 @@ T moved(const T& self, const py::object& device, const py::object& dtype, bool n
   return self.to(to.device, to.dtype, non_blocking);
 }
 
+// Pickling and copying, as a data loader's workers do: the class and its constructor's arguments.
+template <std::size_t N>
+auto reduce_by(const char* const (&names)[N]) {
+  return [&names](const py::object& self) {
+    py::tuple arguments(N);
+    for (std::size_t i = 0; i < N; ++i) arguments[i] = self.attr(names[i]);
+    return py::make_tuple(py::type::of(self), arguments);
+  };
+}
+
+constexpr const char* kGroupMap[] = {"program_ptr", "program_pixels"};
+constexpr const char* kContext[] = {"obs",      "float_metadata", "obs_type",     "channel",
+                                    "platform", "cu_seqlens_k",   "max_seqlen_k", "group_map"};
+
 }  // namespace
 
 void add_observation_classes(py::module_& m) {
@@ -43,6 +57,7 @@ void add_observation_classes(py::module_& m) {
       .def(py::init<at::Tensor, at::Tensor>(), py::arg("program_ptr"), py::arg("program_pixels"))
       .def_readwrite("program_ptr", &PixelGroupMap::program_ptr)
       .def_readwrite("program_pixels", &PixelGroupMap::program_pixels)
+      .def("__reduce__", reduce_by(kGroupMap))
       .def("to", &moved<PixelGroupMap>, py::arg("device") = py::none(),
            py::arg("dtype") = py::none(), py::arg("non_blocking") = true);
   py::class_<ObsContext>(m, "ObsContext", "The observations of one model call, sorted by pixel.")
@@ -59,6 +74,7 @@ void add_observation_classes(py::module_& m) {
       .def_readwrite("cu_seqlens_k", &ObsContext::cu_seqlens_k)
       .def_readwrite("max_seqlen_k", &ObsContext::max_seqlen_k)
       .def_readwrite("group_map", &ObsContext::group_map)
+      .def("__reduce__", reduce_by(kContext))
       .def("to", &moved<ObsContext>, py::arg("device") = py::none(), py::arg("dtype") = py::none(),
            py::arg("non_blocking") = true);
 }

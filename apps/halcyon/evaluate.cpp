@@ -25,8 +25,14 @@ struct Arguments {
 };
 
 Box box_of(const config::Node& section) {
-  return {section.required<double>("west"), section.required<double>("east"),
-          section.required<double>("south"), section.required<double>("north")};
+  // west > east is a box across the date line
+  const Box box{section.required<double>("west", config::between(-360, 360)),
+                section.required<double>("east", config::between(-360, 360)),
+                section.required<double>("south", config::between(-90, 90)),
+                section.required<double>("north", config::between(-90, 90))};
+  section.check(box.west != box.east, "east", "expected another longitude than west");
+  section.check(box.south < box.north, "north", "expected more than south");
+  return box;
 }
 
 // Everything that the configuration names is read before the first score is computed.

@@ -170,6 +170,12 @@ def test_unknown_names_in_option_dicts_are_type_errors(options):
         halcyon.VideoDiTBlock(8, 2, condition_embed_dim=5, **options)
 
 
+def test_an_incomplete_cross_attention_names_what_is_missing():
+    given = {name: value for name, value in CROSS.items() if name != "d_head"}
+    with pytest.raises(TypeError, match=r"\[cross_attention\] missing the required argument 'd_head'"):
+        halcyon.VideoDiTBlock(8, 2, condition_embed_dim=5, cross_attention=given)
+
+
 @pytest.mark.parametrize("name, bad", [("attn_kwargs", dict(mask=torch.zeros(6, 6))),
                                        ("cross_attn_kwargs", TOKENS | dict(cu=1)),
                                        ("temporal_attn_kwargs", dict(cos=torch.zeros(2, 4)))])

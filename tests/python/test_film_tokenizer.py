@@ -70,6 +70,12 @@ def test_epsilon_and_strides():
     near(ours(strided), ours(x), 1e-14)
 
 
+@pytest.mark.parametrize("eps", [-1e-5, float("nan")])
+def test_epsilon_is_refused(eps):
+    with references.rejected("film_tokenizer"):
+        ours(inputs(), eps=eps)
+
+
 def test_without_observations_every_gradient_is_zero():
     x = inputs(0)
     y = ours(x)

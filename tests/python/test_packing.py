@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sorting observations into pixels, offsets, programs of pixels and the context that holds them."""
 
+import copy
+import pickle
+
 import pytest
 import references
 import torch
@@ -30,7 +33,8 @@ def test_sort_and_pack_takes_strided_ids_and_no_pixels():
 
 @pytest.mark.parametrize("flat, pixels", [(torch.tensor([0, 3]), 3), (torch.tensor([-1]), 3), (torch.tensor([0]), 0),
                                           (torch.tensor([2**40]), 3), (torch.tensor([0.0]), 3), (torch.tensor(0), 3),
-                                          (torch.tensor([[0]]), 3), (torch.tensor([True]), 3), (torch.tensor([0]), -1)])
+                                          (torch.tensor([[0]]), 3), (torch.tensor([True]), 3), (torch.tensor([0]), -1),
+                                          (torch.tensor([0]), 2**31), (torch.zeros(0).int(), 2**62)])
 def test_sort_and_pack_refuses(flat, pixels):
     with rejected("sort_and_pack"):
         halcyon.sort_and_pack(flat, pixels)
@@ -159,3 +163,16 @@ def test_context_refuses_offsets_of_rank_two():
     x = prepared()[1]
     with rejected("ObsContext"):
         halcyon.ObsContext(x.obs, x.float_metadata, x.obs_type, x.channel, x.platform, x.cu_seqlens_k[None], 3)
+
+
+@pytest.mark.parametrize("copied", [lambda x: pickle.loads(pickle.dumps(x)), copy.deepcopy])
+def test_context_travels_between_processes(copied):
+    context = prepared()[1]
+    there = copied(context)
+    for name in ("obs", "float_metadata", "obs_type", "channel", "platform", "cu_seqlens_k"):
+        assert torch.equal(getattr(there, name), getattr(context, name))
+    assert there.max_seqlen_k == context.max_seqlen_k
+    assert torch.equal(there.group_map.program_ptr, context.group_map.program_ptr)
+    assert torch.equal(there.group_map.program_pixels, context.group_map.program_pixels)
+    context.group_map = None
+    assert copied(context).group_map is None

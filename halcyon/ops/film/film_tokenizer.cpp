@@ -72,6 +72,7 @@ at::Tensor film_tokenizer(const at::Tensor& obs, const at::Tensor& float_metadat
   HALCYON_CHECK(weight2.size(0) > 0 && weight2.size(0) % 2 == 0, kName,
                 "expected weight2 of 2 * out rows, got {}", weight2.size(0));
   check_vector(bias2, weight2.size(0), obs, "bias2");
+  HALCYON_CHECK(eps >= 0, kName, "expected an eps of 0 or more, got {}", eps);
 
   film_detail::Inputs in{{obs, float_metadata, weight1, bias1, norm_weight, norm_bias, weight2,
                           bias2, embed_table, channel_embedding},

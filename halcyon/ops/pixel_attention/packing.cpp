@@ -78,8 +78,8 @@ void counting_sort(const at::Tensor& flat_idx, int64_t total, int32_t* order, in
 
 std::tuple<at::Tensor, at::Tensor> sort_and_pack(const at::Tensor& flat_idx, int64_t total_pixels) {
   check_index(flat_idx, -1, "sort_and_pack", "flat_idx");
-  HALCYON_CHECK(total_pixels >= 0, "sort_and_pack", "expected total_pixels >= 0, got {}",
-                total_pixels);
+  HALCYON_CHECK(total_pixels >= 0 && total_pixels <= kInt32Max, "sort_and_pack",
+                "expected total_pixels in 0..{}, got {}", kInt32Max, total_pixels);
   const int64_t rows = flat_idx.size(0);
   HALCYON_CHECK(rows <= kInt32Max, "sort_and_pack", "expected at most {} rows, got {}", kInt32Max,
                 rows);
@@ -92,8 +92,6 @@ std::tuple<at::Tensor, at::Tensor> sort_and_pack(const at::Tensor& flat_idx, int
         std::get<1>(at::sort(flat_idx, /*stable=*/std::optional<bool>(true), /*dim=*/0));
     return {order.to(at::kInt), at::bincount(flat_idx, {}, total_pixels)};
   }
-  HALCYON_CHECK(rows > 0 || total_pixels <= (int64_t{1} << 40), "sort_and_pack",
-                "expected a countable number of pixels, got {}", total_pixels);
   if (rows == 0) return {at::empty({0}, at::kInt), at::zeros({total_pixels}, at::kLong)};
   auto order = at::empty({rows}, at::kInt), counts = at::empty({total_pixels}, at::kLong);
   const auto index = flat_idx.contiguous();
