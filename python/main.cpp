@@ -4,13 +4,17 @@
 
 namespace {
 
-// Wrong arguments are ValueError; files, configurations and numerics are RuntimeError.
+PyObject* exception_of(halcyon::ErrorKind kind) {
+  if (kind == halcyon::ErrorKind::argument) return PyExc_ValueError;
+  if (kind == halcyon::ErrorKind::unsupported) return PyExc_NotImplementedError;
+  return PyExc_RuntimeError;  // files, configurations, numerics
+}
+
 void translate(std::exception_ptr pointer) {
   try {
     if (pointer) std::rethrow_exception(pointer);
   } catch (const halcyon::Error& e) {
-    PyErr_SetString(
-        e.kind() == halcyon::ErrorKind::argument ? PyExc_ValueError : PyExc_RuntimeError, e.what());
+    PyErr_SetString(exception_of(e.kind()), e.what());
   }
 }
 
@@ -23,6 +27,7 @@ PYBIND11_MODULE(_C, m) {
   python::add_module_handle(m);
   python::add_observation_classes(m);
   python::add_operators(m);
+  python::add_neighborhood(m);
   python::add_layers(m);
   python::add_models(m);
   python::add_healpix(m);

@@ -34,6 +34,7 @@ enum ExitCode : int {
 int exit_code(ErrorKind kind) {
   switch (kind) {
     case ErrorKind::argument:
+    case ErrorKind::unsupported:
       return kCommandLine;
     case ErrorKind::configuration:
       return kConfiguration;

@@ -17,6 +17,7 @@ enum class ErrorKind {
   input,          // a file that is missing, truncated, corrupt or of the wrong kind
   output,         // a product cannot be written
   numerics,       // NaN or divergence stopped the work
+  unsupported,    // an argument that has a meaning, but is not done (Python: NotImplementedError)
 };
 
 // The one exception for users' errors. Its message reads "[operation] expected ..., got ...".

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+// No #pragma once: each instruction set's file includes it once.
+#include "halcyon/ops/simd-inl.h"
+// keeps its place: the products are written in simd-inl.h's vectors
+#include "halcyon/ops/neighborhood/cpu_products-inl.h"
+
+namespace halcyon::neighborhood {
+namespace {
+
+// For each score vector of the tile: f(vector of the tile, offset of the scores, row of the box,
+// element in it, shift, index into the bias table but for the lane's part).
+template <class T, class F>
+inline void each_score(const Tile& tile, const F& f) {
+  for (const Run* run = tile.runs; run != tile.runs + tile.n_runs; ++run) {
+    for (int v = 0; v < run->vectors; ++v) {
+      const int vector = run->first_vector + v;
+      int64_t at = first_score<T>(tile, *run, v);
+      for (int64_t row = 0; row < run->rows; ++row) {
+        for (int64_t j = 0; j < run->shifts; ++j, at += kLanes<T>)
+          f(vector, at, run->row + row, run->element + j, run->shift + j,
+            run->bias[vector] + row * tile.bias_row + j * tile.bias_step);
+      }
+    }
+  }
+}
+
+template <class T>
+inline Vector<T> smallest() {
+  return Vector<T>{} - static_cast<T>(__builtin_inf());
+}
+
+template <class T>
+void add_bias(const Tile& tile, const T* table, T* s) {
+  each_score<T>(tile, [&](int, int64_t at, int64_t, int64_t, int64_t shift, int64_t index) {
+    Vector<T> bias{};
+    for (int l = 0; l < kLanes<T>; ++l) {
+      // a lane without such a shift might point beyond the table
+      if (shift < tile.lanes.count[l]) bias[l] = table[index + tile.lanes.bias[l]];
+    }
+    store(s + at, load(s + at) + bias);
+  });
+}
+
+template <class T>
+void mask(const Tile& tile, T* s) {
+  const auto count = indices<T>(tile.lanes.count);
+  each_score<T>(tile, [&](int, int64_t at, int64_t, int64_t, int64_t shift, int64_t) {
+    const auto inside = count > IndexVector<T>{} + static_cast<typename IndexOf<T>::type>(shift);
+    store(s + at, inside ? load(s + at) : smallest<T>());
+  });
+}
+
+template <class T>
+void scores(const Tile& tile, const T* a, PackedBox<T> box, const T* bias_table, T* s) {
+  products(tile, a, box, s);
+  if (bias_table != nullptr) add_bias(tile, bias_table, s);
+  if (tile.lanes.ragged) mask(tile, s);
+}
+
+// e^(x - from), 0 where x is -infinity.
+template <class T>
+inline Vector<T> weight(Vector<T> x, Vector<T> from) {
+  return x == smallest<T>() ? Vector<T>{} : exponential(x - from);
+}
+
+template <class T>
+void soften(const Tile& tile, int64_t depth, T* s, T* max, T* sum, T* out) {
+  constexpr int kN = kLanes<T>;
+  for (int v = 0; v < tile.vectors; ++v) {
+    T* p = s + v * tile.capacity * kN;
+    const int64_t slots = tile.slots[v];
+    const auto before = load(max + v * kN);
+    auto top = before;
+    for (int64_t i = 0; i < slots; ++i) top = larger<T>(top, load(p + i * kN));
+    Vector<T> total{};
+    for (int64_t i = 0; i < slots; ++i) {
+      const auto w = weight<T>(load(p + i * kN), top);
+      store(p + i * kN, w);
+      total += w;
+    }
+    const auto shrink = weight<T>(before, top);
+    store(max + v * kN, top);
+    store(sum + v * kN, load(sum + v * kN) * shrink + total);
+    if (tile.continued) {
+      for (T* o = out + v * depth * kN; o != out + (v + 1) * depth * kN; o += kN)
+        store(o, load(o) * shrink);
+    }
+  }
+}
+
+template <class T>
+void query_gradient(const Tile& tile, const T* lse, const T* delta, T* s, T* dp) {
+  constexpr int kN = kLanes<T>;
+  for (int v = 0; v < tile.vectors; ++v) {
+    const auto log_sum = load(lse + v * kN), mean = load(delta + v * kN);
+    const int64_t first = v * tile.capacity * kN;
+    for (int64_t at = first; at < first + tile.slots[v] * kN; at += kN) {
+      const auto p = weight<T>(load(s + at), log_sum);
+      store(s + at, p);
+      store(dp + at, p * (load(dp + at) - mean));
+    }
+  }
+}
+
+template <class T>
+void key_gradient(const Tile& tile, PackedBox<T> lse, PackedBox<T> delta, T* s, T* dp) {
+  with_reader<T>(tile.lanes, [&](const auto& read) {
+    each_score<T>(tile, [&](int, int64_t at, int64_t row, int64_t element, int64_t, int64_t) {
+      const auto p = weight<T>(load(s + at), read(lse.data + row * lse.pitch + element));
+      store(s + at, p);
+      store(dp + at, p * (load(dp + at) - read(delta.data + row * delta.pitch + element)));
+    });
+  });
+}
+
+template <class T>
+void bias_gradient(const Tile& tile, int64_t valid, const T* ds, T* table) {
+  each_score<T>(tile, [&](int, int64_t at, int64_t, int64_t, int64_t shift, int64_t index) {
+    for (int64_t l = 0; l < valid; ++l) {
+      if (shift < tile.lanes.count[l]) table[index + tile.lanes.bias[l]] += ds[at + l];
+    }
+  });
+}
+
+// One vector's worth of places, of which the first `rows` exist.
+template <bool kFull, class S, class T>
+inline void pack_block(int64_t rows, int64_t depth, const S* from, const int64_t* offset, T scale,
+                       T* to, int64_t pitch) {
+  constexpr int kN = kLanes<T>;
+  const int64_t full = depth / kN * kN;
+  for (int64_t c = 0; c < full; c += kN) {
+    Vector<T> tile[kN];
+#pragma GCC unroll 16
+    for (int r = 0; r < kN; ++r)
+      tile[r] = kFull || r < rows ? load(from + offset[r] + c) * scale : Vector<T>{};
+    transpose_stages<T, 1>(tile);
+#pragma GCC unroll 16
+    for (int r = 0; r < kN; ++r) store(to + (c + r) * pitch, tile[r]);
+  }
+  for (int64_t c = full; c < depth; ++c) {
+    Vector<T> row{};
+    for (int r = 0; r < rows; ++r) row[r] = get(from + offset[r] + c) * scale;
+    store(to + c * pitch, row);
+  }
+}
+
+template <class S, class T>
+void pack(int64_t count, int64_t depth, const S* from, const int64_t* offset, T scale, T* to,
+          int64_t pitch) {
+  constexpr int kN = kLanes<T>;
+  int64_t i = 0;
+  for (; i + kN <= count; i += kN) {
+    // places lie far apart: what comes next is asked for while this block is transposed
+    for (int64_t next = i + kN; next < i + 2 * kN && next < count; ++next) {
+      for (int64_t c = 0; c < depth; c += 64 / static_cast<int64_t>(sizeof(S)))
+        __builtin_prefetch(from + offset[next] + c);
+    }
+    pack_block<true>(kN, depth, from, offset + i, scale, to + i, pitch);
+  }
+  if (i < count) {
+    pack_block<false>(count - i, depth, from, offset + i, scale, to + i, pitch);
+    i += kN;
+  }
+  for (; i < pitch; i += kN) {
+    for (int64_t c = 0; c < depth; ++c) store(to + c * pitch + i, Vector<T>{});
+  }
+}
+
+template <class S, class T>
+void unpack(int64_t count, int64_t depth, const T* from, int64_t pitch, const T* factor, S* to,
+            const int64_t* offset) {
+  constexpr int kN = kLanes<T>;
+  const auto by = load(factor);
+  const int64_t full = depth / kN * kN;
+  for (int64_t c = 0; c < full; c += kN) {
+    Vector<T> tile[kN];
+#pragma GCC unroll 16
+    for (int r = 0; r < kN; ++r) tile[r] = load(from + (c + r) * pitch) * by;
+    transpose_stages<T, 1>(tile);
+#pragma GCC unroll 16
+    for (int r = 0; r < kN; ++r) {
+      if (r < count) store(to + offset[r] + c, tile[r]);
+    }
+  }
+  for (int64_t c = full; c < depth; ++c) {
+    for (int64_t r = 0; r < count; ++r) put(to + offset[r] + c, from[c * pitch + r] * factor[r]);
+  }
+}
+
+template <class T>
+Kernel<T> make_kernel() {
+  return {kLanes<T>,         scores<T>,       soften<T>,       accumulate<T>,
+          query_gradient<T>, key_gradient<T>, bias_gradient<T>};
+}
+
+KernelTable make_kernels() {
+  return {make_kernel<float>(),
+          make_kernel<double>(),
+          {pack<float, float>, unpack<float, float>},
+          {pack<Bf16, float>, unpack<Bf16, float>},
+          {pack<double, double>, unpack<double, double>}};
+}
+
+}  // namespace
+}  // namespace halcyon::neighborhood

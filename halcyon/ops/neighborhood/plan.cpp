@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "halcyon/ops/neighborhood/plan.h"
+
+#include <algorithm>
+
+namespace halcyon::neighborhood {
+namespace {
+
+Range sources(const Band& band, Range target) {
+  const Span &first = band[static_cast<std::size_t>(target.begin)],
+             &last = band[static_cast<std::size_t>(target.end - 1)];
+  return {first.start, last.start + last.count};
+}
+
+}  // namespace
+
+template <class F>
+void Plan::each_group(const F& f) {
+  for (auto& of_axis : bands_) {
+    for (auto& entry : of_axis) entry.first = -1;
+  }
+  Item item;
+  for (int64_t r0 = 0; r0 < axes_[0].dilation; ++r0) {
+    for (int64_t r1 = 0; r1 < axes_[1].dilation; ++r1) {
+      for (int64_t r2 = 0; r2 < axes_[2].dilation; ++r2) {
+        item.residue = {r0, r1, r2};
+        for (std::size_t a = 0; a < kMaxAxes; ++a) {
+          item.size[a] = group_size(axes_[a], item.residue[a]);
+          item.band[a] = &band(static_cast<int>(a), item.size[a]);
+          item.target[a] = {0, item.size[a]};
+        }
+        f(item);
+      }
+    }
+  }
+}
+
+Plan::Plan(const Axes& axes, Targets targets, int64_t bytes, int64_t max_bytes, int64_t min_items)
+    : axes_(axes), targets_(targets) {
+  int64_t tokens = 1;
+  for (const auto& axis : axes) tokens *= axis.length;
+  const int64_t max_targets = std::max<int64_t>(tokens / std::max<int64_t>(min_items, 1), 1);
+  each_group([&](const Item& item) { cut(item, bytes, max_bytes, max_targets); });
+}
+
+Plan::Plan(const Axes& axes, Targets targets, const std::array<int64_t, kMaxAxes>& extent)
+    : axes_(axes), targets_(targets) {
+  each_group([&](Item item) {
+    const auto whole = item.target;
+    const auto stretch = [&](std::size_t a, int64_t begin) {
+      item.target[a] = {begin, std::min(begin + extent[a], whole[a].end)};
+      item.source[a] = sources(*item.band[a], item.target[a]);
+    };
+    for (int64_t i0 = 0; i0 < whole[0].end; i0 += extent[0]) {
+      stretch(0, i0);
+      for (int64_t i1 = 0; i1 < whole[1].end; i1 += extent[1]) {
+        stretch(1, i1);
+        for (int64_t i2 = 0; i2 < whole[2].end; i2 += extent[2]) {
+          stretch(2, i2);
+          items_.push_back(item);
+        }
+      }
+    }
+  });
+}
+
+const Band& Plan::band(int axis, int64_t n) {
+  for (auto& [size, band] : bands_[static_cast<std::size_t>(axis)]) {
+    if (size == n) return band;
+    if (size < 0) {
+      const auto& a = axes_[static_cast<std::size_t>(axis)];
+      band = targets_ == queries ? query_band(a, n) : key_band(a, n);
+      size = n;
+      return band;
+    }
+  }
+  return bands_[static_cast<std::size_t>(axis)][0].second;  // a group has one of two sizes
+}
+
+// Halves the targets along the longest axis, first those whose rows lie farthest apart, until the
+// item is small enough; not below what fills tiles.
+void Plan::cut(Item item, int64_t bytes, int64_t max_bytes, int64_t max_targets) {
+  int64_t targets = 1;
+  for (std::size_t a = 0; a < kMaxAxes; ++a) {
+    item.source[a] = sources(*item.band[a], item.target[a]);
+    targets *= item.target[a].size();
+  }
+  const bool small = item.rows() * item.source[2].size() * bytes <= max_bytes;
+  if (!small || targets > max_targets) {
+    constexpr int64_t kLeast[] = {1, kMaxVectors, kMaxVectors * kMaxLanes};
+    for (std::size_t a = 0; a < kMaxAxes; ++a) {
+      const auto whole = item.target[a];
+      if (whole.size() < 2 * kLeast[a]) continue;
+      const int64_t half = (whole.size() / 2 + kLeast[a] - 1) / kLeast[a] * kLeast[a];
+      item.target[a] = {whole.begin, whole.begin + half};
+      cut(item, bytes, max_bytes, max_targets);
+      item.target[a] = {whole.begin + half, whole.end};
+      cut(item, bytes, max_bytes, max_targets);
+      return;
+    }
+  }
+  items_.push_back(item);
+}
+
+}  // namespace halcyon::neighborhood

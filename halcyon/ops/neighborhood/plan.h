@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "halcyon/ops/neighborhood/cpu_kernel.h"
+#include "halcyon/ops/neighborhood/window.h"
+
+// Cuts a problem into items of work, and an item into the tiles that the kernels take.
+namespace halcyon::neighborhood {
+
+// Always three axes; missing ones stand first, with length and kernel 1.
+using Axes = std::array<Axis, kMaxAxes>;
+
+struct Range {
+  int64_t begin, end;
+  int64_t size() const { return end - begin; }
+};
+
+// Some targets of one dilation group, in positions of the group, and the sources that they meet
+// (unwrapped on a periodic axis).
+struct Item {
+  std::array<int64_t, kMaxAxes> residue, size;  // of the group
+  std::array<Range, kMaxAxes> target, source;
+  std::array<const Band*, kMaxAxes> band;
+  int64_t rows() const { return source[0].size() * source[1].size(); }
+};
+
+class Plan {
+ public:
+  enum Targets { queries, keys };
+
+  // bytes: what a source costs in a packed box; items hold about max_bytes and are at least
+  // min_items where the problem is large enough.
+  Plan(const Axes& axes, Targets targets, int64_t bytes, int64_t max_bytes, int64_t min_items);
+  // Items of at most this many targets on each axis.
+  Plan(const Axes& axes, Targets targets, const std::array<int64_t, kMaxAxes>& extent);
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
+
+  const std::vector<Item>& items() const { return items_; }
+  const Axes& axes() const { return axes_; }
+  Targets targets() const { return targets_; }
+
+ private:
+  const Band& band(int axis, int64_t n);
+  // Calls f with each dilation group as one item, without its sources.
+  template <class F>
+  void each_group(const F& f);
+  void cut(Item item, int64_t bytes, int64_t max_bytes, int64_t max_targets);
+
+  Axes axes_;
+  Targets targets_;
+  std::array<std::array<std::pair<int64_t, Band>, 2>, kMaxAxes>
+      bands_;  // a group has one of two sizes
+  std::vector<Item> items_;
+};
+
+// One tile and the steps of its softmax.
+struct TileTargets {
+  std::array<int64_t, kMaxAxes> first;  // position of vector 0, lane 0
+  bool stacked;                         // vectors are consecutive rows, else consecutive blocks
+  int32_t vectors;
+  int64_t valid;  // lanes; the others repeat the last
+};
+
+class Tiler {
+ public:
+  Tiler(const Plan& plan, const Item& item, int lanes, int64_t capacity);
+
+  // Calls f(TileTargets, std::vector<Tile>: the steps) for every tile of the item.
+  template <class F>
+  void each(const F& f) {
+    for (int64_t i0 = item_.target[0].begin; i0 < item_.target[0].end; ++i0) {
+      int64_t i1 = item_.target[1].begin;
+      while (i1 < item_.target[1].end) {
+        int64_t i2 = item_.target[2].begin, rows = 1;
+        while (i2 < item_.target[2].end) {
+          const auto targets = build({i0, i1, i2});
+          f(targets, steps_);
+          rows = targets.stacked ? targets.vectors : 1;
+          i2 += targets.valid + (targets.stacked ? 0 : (targets.vectors - 1) * lanes_);
+        }
+        i1 += rows;
+      }
+    }
+  }
+
+ private:
+  struct Part {  // of a tile: a stretch of elements of a stretch of rows
+    int64_t row, rows, element, elements;
+  };
+  TileTargets build(const std::array<int64_t, kMaxAxes>& first);
+  Lanes lanes_at(int64_t i2, int64_t valid) const;
+  void add_rows(const TileTargets& targets);
+  void add_blocks(const TileTargets& targets);
+  void add(Run run, int64_t rows);
+  void close();
+  int64_t bias_of_row(const TileTargets& targets, int vector, int64_t p0, int64_t p1) const;
+
+  const Plan& plan_;
+  const Item& item_;
+  int lanes_;
+  int64_t capacity_;
+  int64_t sign_;  // relative position is sign * (source - target)
+  Tile tile_;     // common to the steps
+  int64_t shifts_ = 0;
+  std::vector<Run> runs_;
+  std::vector<int64_t> first_run_;
+  std::vector<Tile> steps_;
+};
+
+}  // namespace halcyon::neighborhood

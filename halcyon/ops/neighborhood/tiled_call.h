@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "halcyon/ops/neighborhood/backends.h"
+#include "halcyon/ops/neighborhood/plan.h"
+#include "halcyon/ops/tuning/switches.h"
+
+// What the forward and the backward over tiles share: tensors as six-dimensional arrays of S,
+// scratch, and the packing of boxes. T is what is computed in.
+namespace halcyon::neighborhood {
+
+inline constexpr int64_t kMaxSlots = 1024;  // scores of a query at a time
+
+// Into how many shares each of so many heads is cut at least; keys as the switch says.
+inline int64_t shares_of(int64_t heads, Plan::Targets targets) {
+  const bool many = targets == Plan::queries || is_kv_parallelism_in_fused_na_enabled();
+  return (many ? 16 : 4) / std::max<int64_t>(heads, 1);
+}
+
+inline Axes three_axes(const std::vector<Axis>& axes) {
+  Axes three;
+  std::copy(axes.begin(), axes.end(), three.end() - static_cast<std::ptrdiff_t>(axes.size()));
+  return three;
+}
+
+// (B, L0, L1, L2, H, c) with contiguous channels.
+template <class S>
+class Tokens {
+ public:
+  Tokens() = default;
+  Tokens(const at::Tensor& t, std::size_t axes) {
+    data_ = static_cast<S*>(const_cast<void*>(t.const_data_ptr()));
+    channels_ = t.size(-1);
+    batch_ = t.stride(0);
+    head_ = t.stride(-2);
+    for (std::size_t a = 0; a < kMaxAxes; ++a) {
+      const auto missing = kMaxAxes - axes;
+      step_[a] = a < missing ? 0 : t.stride(static_cast<int64_t>(a - missing + 1));
+    }
+  }
+  S* at(int64_t b, int64_t head) const { return data_ + b * batch_ + head * head_; }
+  int64_t step(std::size_t axis) const { return step_[axis]; }
+  int64_t channels() const { return channels_; }
+
+ private:
+  S* data_ = nullptr;
+  int64_t channels_ = 0, batch_ = 0, head_ = 0;
+  std::array<int64_t, kMaxAxes> step_{};
+};
+
+// A tensor of the storage type whose channels are contiguous.
+template <class S>
+at::Tensor readable(const at::Tensor& t) {
+  constexpr auto kType = std::is_same_v<S, Bf16>     ? at::kBFloat16
+                         : std::is_same_v<S, double> ? at::kDouble
+                                                     : at::kFloat;
+  const auto cast = t.to(kType);
+  return cast.stride(-1) == 1 || cast.size(-1) == 1 ? cast : cast.contiguous();
+}
+
+// A thread's buffers, by number, which grow and serve one item after another.
+template <class T>
+class Scratch {
+ public:
+  T* operator()(std::size_t buffer, int64_t elements) {
+    if (buffer >= parts_.size()) parts_.resize(buffer + 1);
+    auto& part = parts_[buffer];
+    if (!part.defined() || part.numel() < elements)
+      part = at::empty({elements}, at::dtype(c10::CppTypeToScalarType<T>::value));
+    return part.template mutable_data_ptr<T>();
+  }
+
+ private:
+  std::vector<at::Tensor> parts_;
+};
+
+// Where the tokens of an item lie, in elements of one tensor.
+class Offsets {
+ public:
+  template <class S>
+  Offsets(const Axes& axes, const Item& item, const Tokens<S>& tokens) {
+    for (std::size_t a = 0; a < kMaxAxes; ++a) {
+      residue_[a] = item.residue[a];
+      size_[a] = item.size[a];
+      stride_[a] = axes[a].dilation;
+      step_[a] = tokens.step(a);
+    }
+  }
+  // Of a position of the group on one axis, wrapped.
+  int64_t operator()(std::size_t axis, int64_t position) const {
+    const int64_t n = size_[axis];
+    int64_t p = position;
+    if (p < 0 || p >= n) p = (p % n + n) % n;
+    return (residue_[axis] + stride_[axis] * p) * step_[axis];
+  }
+
+ private:
+  std::array<int64_t, kMaxAxes> residue_{}, size_{}, stride_{}, step_{};
+};
+
+// Elements of a packed row: what the blocks of the item read, in whole vectors, and an odd number
+// of them, lest the channels of one place share cache sets. A lane with few sources is read on, as
+// far as the block's longest.
+inline int64_t pitch_of(const Item& item, int lanes) {
+  const Band& band = *item.band[2];
+  int64_t width = item.source[2].size();
+  for (int64_t first = item.target[2].begin; first < item.target[2].end; first += lanes) {
+    const int64_t end = std::min(first + lanes, item.target[2].end);
+    int64_t shifts = 0;
+    for (int64_t t = first; t < end; ++t)
+      shifts = std::max(shifts, band[static_cast<std::size_t>(t)].count);
+    const int64_t begin = band[static_cast<std::size_t>(first)].start,
+                  last = band[static_cast<std::size_t>(end - 1)].start;
+    width = std::max(width, std::max(last + 1, begin + lanes) + shifts - item.source[2].begin);
+  }
+  return ((width + lanes - 1) / lanes | 1) * lanes;
+}
+
+// The sources of the item, row by row, times scale.
+template <class S, class T>
+void pack_box(const Mover<S, T>& mover, const Axes& axes, const Item& item, const Tokens<S>& tokens,
+              int64_t b, int64_t head, T scale, T* to, int64_t pitch) {
+  const Offsets where(axes, item, tokens);
+  std::vector<int64_t> offset(static_cast<std::size_t>(item.source[2].size()));
+  for (std::size_t i = 0; i < offset.size(); ++i)
+    offset[i] = where(2, item.source[2].begin + static_cast<int64_t>(i));
+  for (int64_t p0 = item.source[0].begin; p0 < item.source[0].end; ++p0) {
+    for (int64_t p1 = item.source[1].begin; p1 < item.source[1].end; ++p1) {
+      const S* from = tokens.at(b, head) + where(0, p0) + where(1, p1);
+      mover.pack(static_cast<int64_t>(offset.size()), tokens.channels(), from, offset.data(), scale,
+                 to, pitch);
+      to += tokens.channels() * pitch;
+    }
+  }
+}
+
+// For each vector of the tile: f(vector, token offsets of its valid lanes).
+template <class S, class F>
+void each_vector(const Axes& axes, const Item& item, const Tokens<S>& tokens,
+                 const TileTargets& targets, int lanes, const F& f) {
+  const Offsets where(axes, item, tokens);
+  std::array<int64_t, kMaxLanes> offset;
+  for (int v = 0; v < targets.vectors; ++v) {
+    const int64_t i1 = targets.first[1] + (targets.stacked ? v : 0);
+    const int64_t i2 = targets.first[2] + (targets.stacked ? 0 : v * lanes);
+    const int64_t row = where(0, targets.first[0]) + where(1, i1);
+    for (int64_t l = 0; l < targets.valid; ++l)
+      offset[static_cast<std::size_t>(l)] = row + where(2, i2 + l);
+    f(v, offset.data());
+  }
+}
+
+// The tile's targets as (vectors, channels, lanes), times scale.
+template <class S, class T>
+void pack_tile(const Mover<S, T>& mover, const Axes& axes, const Item& item,
+               const Tokens<S>& tokens, int64_t b, int64_t head, const TileTargets& targets,
+               int lanes, T scale, T* to) {
+  each_vector(axes, item, tokens, targets, lanes, [&](int v, const int64_t* offset) {
+    mover.pack(targets.valid, tokens.channels(), tokens.at(b, head), offset, scale,
+               to + v * tokens.channels() * lanes, lanes);
+  });
+}
+
+// The most sources of a target of the item.
+inline int64_t most_scores(const Item& item) {
+  int64_t most = 1;
+  for (std::size_t a = 0; a < kMaxAxes; ++a) {
+    int64_t count = 0;
+    for (int64_t t = item.target[a].begin; t < item.target[a].end; ++t)
+      count = std::max(count, (*item.band[a])[static_cast<std::size_t>(t)].count);
+    most *= count;
+  }
+  return most;
+}
+
+inline int64_t capacity_of(const Item& item) {
+  return std::clamp<int64_t>(most_scores(item), 1, kMaxSlots);
+}
+
+// What computes in T what is stored as S; exact moves lse and delta, which are stored as T.
+template <class S, class T>
+struct Kernels {
+  Kernel<T> kernel;
+  Mover<S, T> mover;
+  Mover<T, T> exact;
+};
+
+// Calls f(Kernels) with the types that compute this input.
+template <class F>
+auto with_kernels(const Inputs& in, CpuLevel level, const F& f) {
+  const auto table = at_level(level, kernels_default, kernels_avx2, kernels_avx512)();
+  if (in.query.scalar_type() == at::kDouble)
+    return f(Kernels<double, double>{table.f64, table.move_f64, table.move_f64});
+  if (in.query.scalar_type() == at::kBFloat16)
+    return f(Kernels<Bf16, float>{table.f32, table.move_bf16, table.move_f32});
+  return f(Kernels<float, float>{table.f32, table.move_f32, table.move_f32});
+}
+
+}  // namespace halcyon::neighborhood

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Process-wide switches of neighborhood attention (halcyon/ops/tuning/switches.h) and checks of the environment."""
+
+import torch as _torch
+
+from . import _C
+
+_switches = _C.neighborhood
+is_fused_na_enabled = _switches.is_fused_na_enabled
+is_kv_parallelism_in_fused_na_enabled = _switches.is_kv_parallelism_in_fused_na_enabled
+get_memory_usage_preference = _switches.get_memory_usage_preference
+enable_gemm_na, disable_gemm_na = _switches.enable_gemm_na, _switches.disable_gemm_na
+enable_tiled_na, disable_tiled_na = _switches.enable_tiled_na, _switches.disable_tiled_na
+is_gemm_na_enabled, is_tiled_na_enabled = _switches.is_gemm_na_enabled, _switches.is_tiled_na_enabled
+
+
+def _flag(operation, name, value):
+    if not isinstance(value, bool):
+        raise ValueError(f"[{operation}] expected {name} as a bool, got {value!r}")
+    return value
+
+
+def use_fused_na(mode=True, kv_parallel=True):
+    """Modules of neighborhood attention use the fused operators."""
+    _switches.use_fused_na(_flag("use_fused_na", "mode", mode), _flag("use_fused_na", "kv_parallel", kv_parallel))
+
+
+def use_kv_parallelism_in_fused_na(mode=True):
+    """Cuts the pass over keys of the backward into more shares for the threads."""
+    _switches.use_kv_parallelism_in_fused_na(_flag("use_kv_parallelism_in_fused_na", "mode", mode))
+
+
+def set_memory_usage_preference(pref="default"):
+    """Packed memory a thread may hold: "default" 4 MiB, "strict" 1 MiB, "unrestricted" 64 MiB."""
+    if not isinstance(pref, str):
+        raise ValueError(f"[set_memory_usage_preference] expected default, strict or unrestricted, got {pref!r}")
+    _switches.set_memory_usage_preference(pref)
+
+
+def get_device_cc(device=None):
+    """Compute capability as 10 * major + minor; 0 where there is no CUDA device."""
+    if device is None:
+        if not _torch.cuda.is_available():
+            return 0
+    elif not isinstance(device, int) and _torch.device(device).type != "cuda":
+        return 0
+    elif not _torch.cuda.is_available():
+        return 0
+    major, minor = _torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+def has_cuda():
+    return _torch.cuda.is_available()
+
+
+def _on_cpu_or(device, least):
+    capability = get_device_cc(device)
+    return capability == 0 or capability >= least
+
+
+def has_half(device=None):
+    return _on_cpu_or(device, 50)
+
+
+def has_bfloat(device=None):
+    return _on_cpu_or(device, 80)
+
+
+def has_fna(device=None):
+    return _on_cpu_or(device, 50)
+
+
+def has_gemm(device=None):
+    return _on_cpu_or(device, 70)
+
+
+def has_tf32_gemm(device=None):
+    return get_device_cc(device) >= 80
+
+
+def has_fp32_gemm(device=None):
+    return _on_cpu_or(device, 80)
+
+
+def has_fp64_gemm(device=None):
+    return _on_cpu_or(device, 80)
