@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // halcyon plot FILE: a picture of what the other subcommands write.
+#include <ATen/ATen.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
@@ -83,6 +85,7 @@ void plot_feedback(const Arguments& arguments, const NetcdfReader& file) {
   });
   const auto chosen = arguments.station.empty() ? fullest : rows.find(arguments.station);
   std::vector<std::string> names;
+  names.reserve(rows.size());
   for (const auto& [name, unused] : rows) names.push_back(name);
   HALCYON_CHECK_KIND(chosen != rows.end(), input, "plot", "{}: expected one of the stations {}",
                      arguments.file.string(), fmt::join(names, ", "));

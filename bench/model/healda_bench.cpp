@@ -3,6 +3,7 @@
 // their own programs; here the model is compared with itself in double, on a coarser grid.
 #include "halcyon/model/healda.h"
 
+#include <fmt/format.h>
 #include <torch/torch.h>
 
 #include "bench/support/layer.h"
@@ -116,9 +117,11 @@ int main(int argc, char** argv) {
   for (const int64_t rows : {0, 20000}) {
     const std::string name = rows == 0 ? "HealDA/C256_L4_no_obs" : "HealDA/C256_L4_20k_obs";
     for (const auto type : {at::kFloat, at::kBFloat16}) {
-      const std::string precision = type == at::kFloat ? "/fp32" : "/bf16";
-      add(name + "/fwd" + precision, [=] { return timed(rows, false, type); });
-      add(name + "/fwd_bwd" + precision, [=] { return timed(rows, true, type); });
+      for (const bool backward : {false, true}) {
+        add(fmt::format("{}/{}/{}", name, backward ? "fwd_bwd" : "fwd",
+                        type == at::kFloat ? "fp32" : "bf16"),
+            [=] { return timed(rows, backward, type); });
+      }
     }
   }
   return run(argc, argv);

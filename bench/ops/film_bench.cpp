@@ -27,6 +27,7 @@ Layer film(int64_t rows) {
   options.hidden_dim = kHidden;
   ObsTokenizerFiLM module(options);
   std::vector<at::Tensor> ids;
+  ids.reserve(3);
   for (int i = 0; i < 3; ++i) ids.push_back(torch::randint(kIds, {rows}, torch::kLong));
 
   Layer layer;

@@ -2,6 +2,7 @@
 // Fused neighborhood attention: the cases of spec section 15. Useful work is 4 W d a query and head
 // forward and 8 W d backward, W the product of the kernel sizes, also where it is causal.
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <memory>
 
@@ -24,6 +25,7 @@ struct Problem {
 std::vector<Axis> axes(const std::vector<int64_t>& lengths, const std::vector<int64_t>& kernels,
                        int64_t dilation = 1, bool causal = false) {
   std::vector<Axis> all;
+  all.reserve(lengths.size());
   for (std::size_t a = 0; a < lengths.size(); ++a)
     all.push_back({lengths[a], kernels[a], dilation, 1, causal, false});
   return all;
@@ -119,8 +121,8 @@ int main(int argc, char** argv) {
   for (const auto& problem : problems()) {
     for (const auto type : {at::kFloat, at::kBFloat16}) {
       for (const bool backward : {false, true}) {
-        add(std::string(problem.name) + (backward ? "/bwd/" : "/fwd/") +
-                (type == at::kFloat ? "fp32" : "bf16"),
+        add(fmt::format("{}/{}/{}", problem.name, backward ? "bwd" : "fwd",
+                        type == at::kFloat ? "fp32" : "bf16"),
             [&problem, type, backward] { return make_case(problem, type, backward); });
       }
     }

@@ -91,7 +91,8 @@ TEST(SortAndPack, RefusesWhatItCannotSort) {
   expect_error("in [0, 0)", [] { sort_and_pack(ints({0}), 0); });
   expect_error("int32 or int64", [] { sort_and_pack(at::zeros({3}), 3); });
   expect_error("rank 1", [] { sort_and_pack(at::zeros({3, 1}, at::kInt), 3); });
-  expect_error("total_pixels >= 0", [] { sort_and_pack(ints({}), -1); });
+  for (const int64_t pixels : {int64_t{-1}, int64_t{1} << 31, int64_t{1} << 62})
+    expect_error("total_pixels in 0..2147483647", [=] { sort_and_pack(ints({}), pixels); });
   expect_error("got 4294967296 at row 0",
                [] { sort_and_pack(at::tensor({int64_t{1} << 32}, at::kLong), 1); });
 }

@@ -206,7 +206,7 @@ Gradients backward_gemm(const Inputs& in, const at::Tensor& lse, const at::Tenso
   grad.query = Operands::tokens(grad_query, in.query.sizes()).to(type);
   grad.key = Operands::tokens(grad_key, in.key.sizes()).to(type);
   grad.value = Operands::tokens(grad_value, in.value.sizes()).to(type);
-  if (x.bias.defined()) {
+  if (in.bias) {
     auto sum = at::zeros_like(x.bias);
     for (const auto& table : tables) sum += table;
     grad.bias = sum.view(in.bias->sizes()).to(in.bias->scalar_type());

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "halcyon/base/error.h"
+
 namespace halcyon::neighborhood {
 namespace {
 
@@ -74,7 +76,8 @@ const Band& Plan::band(int axis, int64_t n) {
       return band;
     }
   }
-  return bands_[static_cast<std::size_t>(axis)][0].second;  // a group has one of two sizes
+  HALCYON_ASSERT(!"a third size of group");
+  return bands_[0][0].second;
 }
 
 // Halves the targets along the longest axis, first those whose rows lie farthest apart, until the

@@ -53,8 +53,8 @@ class Plan {
 
   Axes axes_;
   Targets targets_;
-  std::array<std::array<std::pair<int64_t, Band>, 2>, kMaxAxes>
-      bands_;  // a group has one of two sizes
+  // by axis and size of the group, of which there are two at most; -1: none yet
+  std::array<std::array<std::pair<int64_t, Band>, 2>, kMaxAxes> bands_;
   std::vector<Item> items_;
 };
 
@@ -89,9 +89,6 @@ class Tiler {
   }
 
  private:
-  struct Part {  // of a tile: a stretch of elements of a stretch of rows
-    int64_t row, rows, element, elements;
-  };
   TileTargets build(const std::array<int64_t, kMaxAxes>& first);
   Lanes lanes_at(int64_t i2, int64_t valid) const;
   void add_rows(const TileTargets& targets);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/ops/neighborhood/tiled_call.h"
+#include "halcyon/ops/tuning/switches.h"
 
 namespace halcyon::neighborhood {
 namespace {
@@ -54,7 +55,7 @@ class Backward {
     const int64_t groups = key_.size(-2), pairs = query_.size(0) * groups;
     const Plan plan(axes_, targets,
                     2 * (query_.size(-1) + value_.size(-1)) * static_cast<int64_t>(sizeof(T)),
-                    packed_bytes(), shares_of(pairs, targets));
+                    packed_bytes(), shares(pairs, targets));
     const auto items = static_cast<int64_t>(plan.items().size());
     if (bias_.defined() && targets == Plan::queries)
       grad_bias_ = at::zeros({query_.size(0) * items, bias_.size(0), bias_.numel() / bias_.size(0)},
@@ -66,6 +67,12 @@ class Backward {
           plan.items()[static_cast<std::size_t>(i % items)], i / items / groups * items + i % items,
           scratch);
     });
+  }
+
+  int64_t shares(int64_t heads, Plan::Targets targets) const {
+    if (targets == Plan::queries) return shares_of(heads, bias_.defined());
+    return is_kv_parallelism_in_fused_na_enabled() ? shares_of(heads, false)
+                                                   : 4 / std::max<int64_t>(heads, 1);
   }
 
   void queries(int64_t b, int64_t group, const Plan& plan, const Item& item, int64_t number,

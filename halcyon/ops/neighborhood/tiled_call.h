@@ -17,10 +17,12 @@ namespace halcyon::neighborhood {
 
 inline constexpr int64_t kMaxSlots = 1024;  // scores of a query at a time
 
-// Into how many shares each of so many heads is cut at least; keys as the switch says.
-inline int64_t shares_of(int64_t heads, Plan::Targets targets) {
-  const bool many = targets == Plan::queries || is_kv_parallelism_in_fused_na_enabled();
-  return (many ? 16 : 4) / std::max<int64_t>(heads, 1);
+// Into how many shares each of so many heads is cut at least, for the threads. A bias gradient is
+// summed over shares, so there their number is fixed, as the result shall not depend on the
+// threads.
+inline int64_t shares_of(int64_t heads, bool fixed) {
+  const int64_t wanted = fixed ? 16 : 4 * at::get_num_threads();
+  return wanted / std::max<int64_t>(heads, 1);
 }
 
 inline Axes three_axes(const std::vector<Axis>& axes) {

@@ -16,7 +16,7 @@ class Forward {
         axes_(three_axes(in.axes)),
         plan_(axes_, Plan::queries,
               (in.query.size(-1) + in.value.size(-1)) * static_cast<int64_t>(sizeof(T)),
-              packed_bytes(), shares_of(in.query.size(0) * in.key.size(-2), Plan::queries)),
+              packed_bytes(), shares_of(in.query.size(0) * in.key.size(-2), false)),
         query_(readable<S>(in.query)),
         key_(readable<S>(in.key)),
         value_(readable<S>(in.value)),

@@ -74,7 +74,6 @@ TileTargets Tiler::build(const std::array<int64_t, kMaxAxes>& first) {
   std::fill_n(tile_.slots, kMaxVectors, 0);
   if (item_.target[1].size() > 1) {
     targets.vectors = static_cast<int32_t>(std::min<int64_t>(below, kMaxVectors));
-    // rows of one tile start at multiples, so that every block of them has the same rows
     add_rows(targets);
   } else {
     targets.stacked = false;
