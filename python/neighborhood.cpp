@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/ops/neighborhood/neighborhood.h"
 
+#include "halcyon/ops/neighborhood/sphere/neighborhood_healpix.h"
+#include "halcyon/ops/neighborhood/sphere/seen_mask.h"
 #include "halcyon/ops/neighborhood/unfused.h"
 #include "halcyon/ops/tuning/switches.h"
 #include "python/bind_module.h"
@@ -78,6 +80,24 @@ NeighborhoodOptions unfused(Numbers kernel_size, Numbers dilation, Numbers strid
   return options;
 }
 
+HealpixNeighborhood window(int64_t level, std::optional<double> radius_deg,
+                           std::optional<int64_t> rings, const std::string& order,
+                           MaybeTensor region) {
+  return {level, radius_deg, rings, healpix::parse_order(order), std::move(region)};
+}
+
+py::dict stats(int64_t level, std::optional<double> radius_deg, std::optional<int64_t> rings,
+               const std::string& order, MaybeTensor region) {
+  const auto found = neighborhood_attention_healpix_stats(
+      window(level, radius_deg, rings, order, std::move(region)));
+  py::dict result;
+  result["pixels"] = found.pixels;
+  result["pairs"] = found.pairs;
+  result["computed"] = found.computed;
+  result["useful_share"] = found.useful_share;
+  return result;
+}
+
 }  // namespace
 
 void add_neighborhood(py::module_& m) {
@@ -116,6 +136,28 @@ void add_neighborhood(py::module_& m) {
         return na_av(rank, attn, value,
                      unfused(std::move(kernel), std::move(dilation), std::move(stride),
                              std::move(causal), std::move(periodic), {}, {}, std::move(more)));
+      },
+      Unlocked());
+  sub.def(
+      "neighborhood_attention_healpix",
+      [](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t level,
+         std::optional<double> radius_deg, std::optional<int64_t> rings, const std::string& order,
+         MaybeTensor region, std::optional<double> scale) {
+        return neighborhood_attention_healpix(
+            q, k, v, window(level, radius_deg, rings, order, std::move(region)), scale);
+      },
+      Unlocked());
+  sub.def("neighborhood_attention_healpix_stats", &stats);
+  sub.def("check_healpix_window", [](const std::string& name, int64_t level,
+                                     std::optional<double> radius_deg, std::optional<int64_t> rings,
+                                     const std::string& order, MaybeTensor region) {
+    check_healpix_window(name.c_str(), window(level, radius_deg, rings, order, std::move(region)));
+  });
+  sub.def(
+      "healpix_seen",
+      [](int64_t level, std::optional<double> radius_deg, std::optional<int64_t> rings,
+         const std::string& order, MaybeTensor region) {
+        return healpix_seen(window(level, radius_deg, rings, order, std::move(region)));
       },
       Unlocked());
   sub.def(

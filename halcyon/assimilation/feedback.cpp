@@ -140,6 +140,7 @@ void write_feedback(const std::filesystem::path& path, const std::vector<Feedbac
     file.string_variable("station", {"obs"});
     file.attribute("station", "long_name", "station name");
     std::vector<std::string> stations;
+    stations.reserve(rows.size());
     for (const auto& row : rows) stations.push_back(row.station);
     f.write();
     file.write_strings("station", stations);

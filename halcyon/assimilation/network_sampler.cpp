@@ -34,6 +34,7 @@ std::vector<Site> uniform_sites(const NetworkSamplerOptions& options, training::
   const int64_t fewest = random.chance(0.6) ? (options.fewest + options.most) / 2 : options.fewest;
   const int64_t count = fewest + random.below(options.most - fewest + 1);
   std::vector<Site> sites;
+  sites.reserve(static_cast<std::size_t>(count));
   for (int64_t i = 0; i < count; ++i) {
     sites.push_back(clamped(options.box, random.uniform(options.box.south, options.box.north),
                             random.uniform(options.box.west, options.box.east)));
@@ -44,6 +45,7 @@ std::vector<Site> uniform_sites(const NetworkSamplerOptions& options, training::
 std::vector<Site> clustered_sites(const NetworkSamplerOptions& options, training::Random& random) {
   const int64_t clusters = 2 + random.below(8);
   std::vector<Site> centres;
+  centres.reserve(static_cast<std::size_t>(clusters));
   for (int64_t i = 0; i < clusters; ++i) {
     centres.push_back(clamped(options.box, random.uniform(options.box.south, options.box.north),
                               random.uniform(options.box.west, options.box.east)));

@@ -162,6 +162,28 @@ def na3d_av(attn, value, kernel_size, dilation=1, is_causal=False, additional_va
     return _av(3, attn, value, kernel_size, dilation, is_causal, additional_values)
 
 
+def _window(operation, level, radius_deg, rings, order, region):
+    for name, value in (("level", level), ("rings", rings)):
+        if isinstance(value, bool) or not isinstance(value, int) and not (name == "rings" and value is None):
+            raise ValueError(f"[{operation}] expected {name} as an int, got {value!r}")
+    if order not in ("nest", "pad_xy"):
+        raise ValueError(f'[{operation}] expected the order "nest" or "pad_xy", got {order!r}')
+    return level, _number(operation, "radius_deg", radius_deg), rings, order, region
+
+
+def neighborhood_attention_healpix(q, k, v, level, radius_deg=None, rings=None, order="nest", region=None, scale=None):
+    """q [B,X,H,d], k [B,X,G,d], v [B,X,G,e] -> [B,X,H,e]: each pixel attends to the pixels around it."""
+    name = "neighborhood_attention_healpix"
+    return _functions().neighborhood_attention_healpix(
+        q, k, v, *_window(name, level, radius_deg, rings, order, region), _number(name, "scale", scale))
+
+
+def neighborhood_attention_healpix_stats(level, radius_deg=None, rings=None, order="nest", region=None):
+    """Pixels, (query, key) pairs, pairs that the blocks of 16 queries compute, and the share that is useful."""
+    return _C.neighborhood.neighborhood_attention_healpix_stats(
+        *_window("neighborhood_attention_healpix_stats", level, radius_deg, rings, order, region))
+
+
 def merge_attentions(outputs, lses):
     """Outputs [B,*,H,e] and lses [B,*,H] of attention over disjoint keys -> (out, lse) over all of them."""
     return _functions().merge_attentions(list(outputs), list(lses))

@@ -51,6 +51,8 @@ FUNCTIONS = {
     "unfused": unfused,
     "merged": merged,
     "packed": packed,
+    "healpix": lambda q, k, v, *rest: halcyon.neighborhood_attention_healpix(
+        *(t.flatten(1, 2)[:, :12] for t in (q, k, v)), 0, rings=1),
 }
 
 
@@ -71,8 +73,9 @@ def test_functions(name):
 @pytest.mark.parametrize("make, shape", [
     (lambda: halcyon.NeighborhoodAttention1D(8, 2, is_causal=True, fused=True), (2, 9, 8)),
     (lambda: halcyon.NeighborhoodAttention2D(8, 2, rel_pos_bias=True), (2, 5, 6, 8)),
-    (lambda: halcyon.NeighborhoodAttention3D(8, 2, stride=2), (1, 3, 4, 5, 8))],
-    ids=["1D", "2D", "3D"])
+    (lambda: halcyon.NeighborhoodAttention3D(8, 2, stride=2), (1, 3, 4, 5, 8)),
+    (lambda: halcyon.NeighborhoodAttentionHEALPix(8, 2, level=1, rings=1), (1, 48, 8))],
+    ids=["1D", "2D", "3D", "HEALPix"])
 def test_modules(make, shape):
     module = make()
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")

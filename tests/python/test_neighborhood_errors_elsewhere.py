@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What constructors, modules, packed and merged attention, nested operands and the switches refuse."""
+"""What constructors, modules, packed and merged attention, nested operands, the sphere and the switches refuse."""
 
 import math
 
@@ -141,6 +141,47 @@ def test_nested_operands_of_the_unfused_operators(axes):
                  lambda: av(nest([attn]), nest([x]), 3, additional_values=more)):
         with rejected(f"na{axes}d_av"):
             call()
+
+
+SPHERE = [dict(radius_deg=None), dict(rings=1), dict(radius_deg=0), dict(radius_deg=-1), dict(radius_deg=180.5),
+          dict(radius_deg=math.nan), dict(radius_deg=None, rings=-1), dict(radius_deg=None, rings=1.0),
+          dict(radius_deg=None, rings=True), dict(order="ring"), dict(order="NEST"), dict(level=-1), dict(level=1.0),
+          dict(level=40), dict(region=torch.tensor([3, 3])), dict(region=torch.tensor([0, 12])),
+          dict(region=torch.tensor([-1, 3])), dict(region=torch.tensor([0.0, 1])),
+          dict(region=torch.tensor([0, 1]).int()), dict(region=torch.tensor([[0, 1]]))]
+
+
+def test_sphere():
+    def attend(x=tokens(12, 2, 3), **change):
+        arguments = dict(q=x, k=x, v=x, level=0, radius_deg=60) | change
+        region = arguments.get("region")
+        if region is not None and region.dim() == 1:   # so that only the region is wrong
+            arguments |= dict.fromkeys("qkv", tokens(len(region), 2, 3))
+        return halcyon.neighborhood_attention_healpix(**arguments)
+    attend()
+    refused_each("neighborhood_attention_healpix", attend, SPHERE + [
+        dict(q=tokens(12, 2, 3)[0]), dict(k=tokens(11, 2, 3)), dict(k=tokens(12, 2, 4)), dict(v=tokens(12, 1, 3)),
+        dict(x=tokens(48, 2, 3)), dict(k=tokens(12, 3, 3), v=tokens(12, 3, 3)), dict(k=tokens(12, 2, 3).double()),
+        dict(x=tokens(12, 2, 3).long()), dict(v=tokens(12, 2, 3, device="meta"))])
+
+
+def test_sphere_stats_and_module():
+    good = dict(level=0, radius_deg=60)
+    refused_each("neighborhood_attention_healpix_stats",
+                 lambda **change: halcyon.neighborhood_attention_healpix_stats(**(good | change)), SPHERE)
+    name = "NeighborhoodAttentionHEALPix"
+
+    def make(**change):
+        return halcyon.NeighborhoodAttentionHEALPix(**(dict(dim=8, num_heads=2) | good | change))
+    refused_each(name, make, SPHERE + [dict(dim=None), dict(embed_dim=8), dict(num_heads=3), dict(num_heads=0),
+                                       dict(attn_drop=1.5), dict(qkv_bias=1)])
+    for x in (torch.zeros(1, 11, 8), torch.zeros(1, 12, 9), torch.zeros(12, 8)):
+        with rejected():
+            make()(x)
+    for call in (make, lambda **c: halcyon.neighborhood_attention_healpix_stats(**good, **c)):
+        for wrong in (dict(radius=3), dict(region=[0, 1])):
+            with pytest.raises(TypeError):
+                call(**wrong)
 
 
 def test_switches_and_counts():

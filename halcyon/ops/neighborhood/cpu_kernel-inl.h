@@ -187,6 +187,14 @@ void unpack(int64_t count, int64_t depth, const T* from, int64_t pitch, const T*
   }
 }
 
+}  // namespace
+}  // namespace halcyon::neighborhood
+
+#include "halcyon/ops/neighborhood/cpu_lists-inl.h"
+
+namespace halcyon::neighborhood {
+namespace {
+
 template <class T>
 Kernel<T> make_kernel() {
   return {kLanes<T>,         scores<T>,       soften<T>,       accumulate<T>,
@@ -196,9 +204,11 @@ Kernel<T> make_kernel() {
 KernelTable make_kernels() {
   return {make_kernel<float>(),
           make_kernel<double>(),
-          {pack<float, float>, unpack<float, float>},
-          {pack<Bf16, float>, unpack<Bf16, float>},
-          {pack<double, double>, unpack<double, double>}};
+          make_list_kernel<float>(),
+          make_list_kernel<double>(),
+          {pack<float, float>, unpack<float, float>, gather<float, float>},
+          {pack<Bf16, float>, unpack<Bf16, float>, gather<Bf16, float>},
+          {pack<double, double>, unpack<double, double>, gather<double, double>}};
 }
 
 }  // namespace

@@ -77,6 +77,24 @@ struct Kernel {
   void (*bias_gradient)(const Tile&, int64_t valid, const T* ds, T* table);
 };
 
+inline constexpr int kListLanes = 16;
+
+// A block of kListLanes targets and a list of n sources, gathered as rows (n, depth); scores are
+// (n, kListLanes), the targets (depth, kListLanes).
+template <class T>
+struct ListKernel {
+  // s = rows . lanes; -infinity where bit l of seen_by[i] is not set, if it is given.
+  void (*scores)(int64_t n, int64_t depth, const T* rows, const T* lanes, const uint16_t* seen_by,
+                 T* s);
+  // One step of the online softmax, as above.
+  void (*soften)(int64_t n, int64_t channels, T* s, T* max, T* sum, T* out);
+  // out (channels, kListLanes) += rows^T . s
+  void (*accumulate)(int64_t n, int64_t channels, const T* s, const T* rows, T* out);
+  // s becomes p = exp(s - lse), dp becomes p (dp - delta); of the targets, or of the sources.
+  void (*query_gradient)(int64_t n, const T* lse, const T* delta, T* s, T* dp);
+  void (*key_gradient)(int64_t n, const T* lse, const T* delta, T* s, T* dp);
+};
+
 template <class S, class T>
 struct Mover {
   // to[c * pitch + i] = scale * from[offset[i] + c] for i < count, 0 from there to pitch
@@ -85,11 +103,16 @@ struct Mover {
   // to[offset[i] + c] = factor[i] * from[c * pitch + i] for i < count <= lanes
   void (*unpack)(int64_t count, int64_t depth, const T* from, int64_t pitch, const T* factor, S* to,
                  const int64_t* offset);
+  // to[i * depth + c] = scale * from[offset[i] + c]
+  void (*gather)(int64_t count, int64_t depth, const S* from, const int64_t* offset, T scale,
+                 T* to);
 };
 
 struct KernelTable {
   Kernel<float> f32;
   Kernel<double> f64;
+  ListKernel<float> list_f32;
+  ListKernel<double> list_f64;
   Mover<float, float> move_f32;
   Mover<Bf16, float> move_bf16;
   Mover<double, double> move_f64;

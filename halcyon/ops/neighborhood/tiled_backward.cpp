@@ -217,9 +217,10 @@ class Backward {
 
 Gradients backward_tiled(const Inputs& in, const at::Tensor& lse, const at::Tensor& grad_out,
                          const at::Tensor& delta, CpuLevel level) {
-  auto grad = with_kernels(in, level, [&]<class S, class T>(const Kernels<S, T>& kernels) {
-    return Backward<S, T>(in, lse, grad_out, delta, kernels).run();
-  });
+  auto grad = with_kernels(in.query.scalar_type(), level,
+                           [&]<class S, class T>(const Kernels<S, T>& kernels) {
+                             return Backward<S, T>(in, lse, grad_out, delta, kernels).run();
+                           });
   const auto type = in.query.scalar_type();
   if (in.bias) grad.bias = grad.bias.to(in.bias->scalar_type());
   return {grad.query.to(type), grad.key.to(type), grad.value.to(type), grad.bias, {}, {}};

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "halcyon/ops/neighborhood/backends.h"
+#include "halcyon/ops/neighborhood/kernels.h"
 #include "halcyon/ops/neighborhood/plan.h"
 #include "halcyon/ops/tuning/switches.h"
 
@@ -54,32 +55,6 @@ class Tokens {
   S* data_ = nullptr;
   int64_t channels_ = 0, batch_ = 0, head_ = 0;
   std::array<int64_t, kMaxAxes> step_{};
-};
-
-// A tensor of the storage type whose channels are contiguous.
-template <class S>
-at::Tensor readable(const at::Tensor& t) {
-  constexpr auto kType = std::is_same_v<S, Bf16>     ? at::kBFloat16
-                         : std::is_same_v<S, double> ? at::kDouble
-                                                     : at::kFloat;
-  const auto cast = t.to(kType);
-  return cast.stride(-1) == 1 || cast.size(-1) == 1 ? cast : cast.contiguous();
-}
-
-// A thread's buffers, by number, which grow and serve one item after another.
-template <class T>
-class Scratch {
- public:
-  T* operator()(std::size_t buffer, int64_t elements) {
-    if (buffer >= parts_.size()) parts_.resize(buffer + 1);
-    auto& part = parts_[buffer];
-    if (!part.defined() || part.numel() < elements)
-      part = at::empty({elements}, at::dtype(c10::CppTypeToScalarType<T>::value));
-    return part.template mutable_data_ptr<T>();
-  }
-
- private:
-  std::vector<at::Tensor> parts_;
 };
 
 // Where the tokens of an item lie, in elements of one tensor.
@@ -183,25 +158,6 @@ inline int64_t most_scores(const Item& item) {
 
 inline int64_t capacity_of(const Item& item) {
   return std::clamp<int64_t>(most_scores(item), 1, kMaxSlots);
-}
-
-// What computes in T what is stored as S; exact moves lse and delta, which are stored as T.
-template <class S, class T>
-struct Kernels {
-  Kernel<T> kernel;
-  Mover<S, T> mover;
-  Mover<T, T> exact;
-};
-
-// Calls f(Kernels) with the types that compute this input.
-template <class F>
-auto with_kernels(const Inputs& in, CpuLevel level, const F& f) {
-  const auto table = at_level(level, kernels_default, kernels_avx2, kernels_avx512)();
-  if (in.query.scalar_type() == at::kDouble)
-    return f(Kernels<double, double>{table.f64, table.move_f64, table.move_f64});
-  if (in.query.scalar_type() == at::kBFloat16)
-    return f(Kernels<Bf16, float>{table.f32, table.move_bf16, table.move_f32});
-  return f(Kernels<float, float>{table.f32, table.move_f32, table.move_f32});
 }
 
 }  // namespace halcyon::neighborhood

@@ -113,9 +113,10 @@ class Forward {
 }  // namespace
 
 Output forward_tiled(const Inputs& in, CpuLevel level) {
-  const auto result = with_kernels(in, level, [&]<class S, class T>(const Kernels<S, T>& kernels) {
-    return Forward<S, T>(in, kernels).run();
-  });
+  const auto result = with_kernels(in.query.scalar_type(), level,
+                                   [&]<class S, class T>(const Kernels<S, T>& kernels) {
+                                     return Forward<S, T>(in, kernels).run();
+                                   });
   return {result.out.to(in.query.scalar_type()), result.lse};
 }
 

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// No #pragma once: each instruction set's file includes it once, after simd-inl.h. A block of
+// kBlock targets that meet a list of sources: scores are (sources, kBlock), targets in the lanes.
+#include "halcyon/ops/neighborhood/cpu_kernel.h"
+
+namespace halcyon::neighborhood {
+namespace {
+
+template <class T>
+void list_scores(int64_t n, int64_t depth, const T* rows, const T* lanes, const uint16_t* seen_by,
+                 T* s) {
+  product<T, false>(n, kListLanes, depth, rows, depth, 1, lanes, kListLanes, s, kListLanes);
+  if (seen_by == nullptr) return;
+  for (int v = 0; v < kListLanes; v += kLanes<T>) {
+    IndexVector<T> bit{};
+    for (int l = 0; l < kLanes<T>; ++l) bit[l] = typename IndexOf<T>::type{1} << (v + l);
+    for (int64_t i = 0; i < n; ++i) {
+      const auto seen = (IndexVector<T>{} + seen_by[i]) & bit;
+      T* at = s + i * kListLanes + v;
+      store(at, seen != IndexVector<T>{} ? load(at) : smallest<T>());
+    }
+  }
+}
+
+template <class T>
+void list_soften(int64_t n, int64_t channels, T* s, T* max, T* sum, T* out) {
+  for (int v = 0; v < kListLanes; v += kLanes<T>) {
+    const auto before = load(max + v);
+    auto top = before;
+    for (int64_t i = 0; i < n; ++i) top = larger<T>(top, load(s + i * kListLanes + v));
+    Vector<T> total{};
+    for (int64_t i = 0; i < n; ++i) {
+      const auto w = weight<T>(load(s + i * kListLanes + v), top);
+      store(s + i * kListLanes + v, w);
+      total += w;
+    }
+    const auto shrink = weight<T>(before, top);
+    store(max + v, top);
+    store(sum + v, load(sum + v) * shrink + total);
+    for (int64_t c = 0; c < channels; ++c) {
+      T* at = out + c * kListLanes + v;
+      store(at, load(at) * shrink);
+    }
+  }
+}
+
+template <class T>
+void list_accumulate(int64_t n, int64_t channels, const T* s, const T* rows, T* out) {
+  product<T, true>(channels, kListLanes, n, rows, 1, channels, s, kListLanes, out, kListLanes);
+}
+
+// lse and delta of source i at [i * row] in lane l at [l * lane]: of the targets (0, 1) or of the
+// sources (1, 0).
+template <class T, bool kOfTargets>
+void list_gradient(int64_t n, const T* lse, const T* delta, T* s, T* dp) {
+  for (int v = 0; v < kListLanes; v += kLanes<T>) {
+    for (int64_t i = 0; i < n; ++i) {
+      const auto log_sum = kOfTargets ? load(lse + v) : Vector<T>{} + lse[i];
+      const auto mean = kOfTargets ? load(delta + v) : Vector<T>{} + delta[i];
+      const int64_t at = i * kListLanes + v;
+      const auto p = weight<T>(load(s + at), log_sum);
+      store(s + at, p);
+      store(dp + at, p * (load(dp + at) - mean));
+    }
+  }
+}
+
+template <class S, class T>
+void gather(int64_t n, int64_t depth, const S* from, const int64_t* offset, T scale, T* to) {
+  constexpr int kN = kLanes<T>;
+  const int64_t full = depth / kN * kN;
+  for (int64_t i = 0; i < n; ++i, to += depth) {
+    const S* row = from + offset[i];
+    for (int64_t c = 0; c < full; c += kN) store(to + c, load(row + c) * scale);
+    for (int64_t c = full; c < depth; ++c) to[c] = get(row + c) * scale;
+  }
+}
+
+template <class T>
+ListKernel<T> make_list_kernel() {
+  return {list_scores<T>, list_soften<T>, list_accumulate<T>, list_gradient<T, true>,
+          list_gradient<T, false>};
+}
+
+}  // namespace
+}  // namespace halcyon::neighborhood
