@@ -14,4 +14,4 @@ cmake -S . -B build/lint -G Ninja -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON -DHALCYO
 # g++'s omp.h, which ATen's headers want
 omp=$(dirname "$(g++ -print-file-name=include/omp.h)")
 printf '%s\n' "${files[@]}" | { grep '\.cpp$' || true; } | { grep -v -e '^tests/fuzz/' -e '^python/' -e tsan_ || true; } |
-  xargs -r -P "$(nproc)" -n 1 "$tidy" --quiet -p build/lint --extra-arg=-idirafter"$omp"
+  xargs -r -P "$(nproc)" -n 1 "$tidy" --quiet -p build/lint --extra-arg=-idirafter"$omp" --extra-arg=-Wno-deprecated-declarations

@@ -230,6 +230,7 @@ bool Node::has(std::string_view key) const {
 
 std::vector<std::string> Node::keys() const {
   std::vector<std::string> names;
+  names.reserve(value_->entries.size());
   for (const auto& [name, unused] : value_->entries) names.push_back(name);
   return names;
 }

@@ -110,7 +110,9 @@ class Header {
   void read_variables(std::uint64_t records) {
     const auto entries = list(11, "variables");
     std::vector<Variable> variables;
-    for (std::uint64_t i = 0; i < entries; ++i) variables.push_back(read_variable());
+    // their number is the file's word: nothing is reserved by it
+    for (std::uint64_t i = 0; i < entries; ++i)
+      variables.push_back(read_variable());  // NOLINT(performance-inefficient-vector-operation)
     std::uint64_t record_bytes = 0, record_variables = 0;
     for (const auto& v : variables) {
       if (!v.record) continue;

@@ -196,6 +196,7 @@ void NetcdfWriter::write_strings(const std::string& name, const std::vector<std:
       values.size());
   if (values.empty()) return;
   std::vector<const char*> pointers;
+  pointers.reserve(values.size());
   for (const auto& value : values) pointers.push_back(value.c_str());
   const std::size_t from = 0, extent = values.size();
   const Lock lock(netcdf_detail::library_lock());

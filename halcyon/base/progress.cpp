@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <iostream>
 #include <utility>
 
@@ -22,7 +23,7 @@ double steady_seconds() {
 }
 
 std::string clock_text(double seconds) {
-  const auto s = static_cast<int64_t>(std::min(seconds, 1e9) + 0.5);
+  const auto s = std::llround(std::min(seconds, 1e9));
   if (s >= 3600) return fmt::format("{}:{:02d}:{:02d}", s / 3600, s / 60 % 60, s % 60);
   return fmt::format("{}:{:02d}", s / 60, s % 60);
 }

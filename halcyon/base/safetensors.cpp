@@ -20,7 +20,7 @@
 
 namespace halcyon {
 namespace fs = std::filesystem;
-using json = nlohmann::json;
+using nlohmann::json;
 
 static_assert(std::endian::native == std::endian::little, "safetensors data are little endian");
 

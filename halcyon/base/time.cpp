@@ -207,7 +207,7 @@ std::string format_duration(int64_t seconds) {
   if (n >= kDay) text += fmt::format("{}D", n / kDay);
   const uint64_t rest = n % kDay;
   if (rest == 0) return n == 0 ? "PT0S" : text;
-  text += "T";
+  text += 'T';
   if (rest >= 3600) text += fmt::format("{}H", rest / 3600);
   if (rest / 60 % 60 != 0) text += fmt::format("{}M", rest / 60 % 60);
   if (rest % 60 != 0) text += fmt::format("{}S", rest % 60);

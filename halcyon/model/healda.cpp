@@ -17,6 +17,7 @@ std::optional<Region> region_of(const HealDAConfig& config) {
 
 std::vector<double> drop_path_rates(const HealDAConfig& config) {
   std::vector<double> rates;
+  rates.reserve(static_cast<std::size_t>(config.num_layers));
   for (int64_t i = 0; i < config.num_layers; ++i)
     rates.push_back(i < config.drop_path_zero_first_n_blocks ? 0.0 : config.drop_path);
   return rates;

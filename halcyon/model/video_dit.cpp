@@ -26,6 +26,7 @@ std::vector<double> drop_path_rates(const VideoDiTOptions& options) {
   }
   nn::check_rate(kName, "drop_path", options.drop_path);
   std::vector<double> rates;
+  rates.reserve(static_cast<std::size_t>(options.num_layers));
   for (int64_t i = 0; i < options.num_layers; ++i) {
     rates.push_back(options.drop_path * static_cast<double>(i) /
                     static_cast<double>(std::max<int64_t>(1, options.num_layers - 1)));

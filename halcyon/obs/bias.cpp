@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
 #include <vector>
 
 #include "halcyon/base/describe.h"
@@ -22,7 +23,7 @@ namespace {
 constexpr int64_t kNsPerSecond = 1'000'000'000;
 
 std::size_t cell(const DayParts& day) {
-  return static_cast<std::size_t>((day.month - 1) * 24 + day.hour);
+  return static_cast<std::size_t>(day.month - 1) * 24 + static_cast<std::size_t>(day.hour);
 }
 
 struct Sums {
@@ -142,7 +143,7 @@ StationBias::Applied StationBias::apply(const Table& table) const {
   out.table.set("bias", bias_of, table.units("value"));
   out.table.set("error_sd", sd_of, table.units("error_sd"));
   out.table = out.table.select(codes == 0);
-  out.codes = codes;
+  out.codes = std::move(codes);
   return out;
 }
 

@@ -25,7 +25,7 @@ at::Tensor tensor_of(const std::vector<int64_t>& values) {
 
 // Place in the region of each row; -1 outside, -2 where there is no position.
 std::vector<int64_t> places(const Table& table, const Region& region) {
-  const auto lat = table["lat"], lon = table["lon"];
+  const auto &lat = table["lat"], &lon = table["lon"];
   const auto good = lat.abs().le(90).logical_and(lon.abs().le(360));
   const auto pixels = healpix::ang2pix(region.level(), lon.where(good, 0.0), lat.where(good, 0.0));
   const auto index = region.index_of(pixels).where(good, -2).contiguous();

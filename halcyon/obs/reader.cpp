@@ -115,6 +115,7 @@ std::vector<std::filesystem::path> expand(const std::vector<std::string>& patter
 Table read_files(const std::vector<std::filesystem::path>& files, std::string_view format,
                  const ReadOptions& options) {
   std::vector<Table> tables;
+  tables.reserve(files.size());
   for (const auto& file : files) tables.push_back(read_file(file, format, options).table);
   return Table::concat(tables);
 }

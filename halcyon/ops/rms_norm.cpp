@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/ops/rms_norm.h"
 
+#include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
-#include <ATen/Functions.h>
 #include <ATen/OpMathType.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd.h>

@@ -101,6 +101,18 @@ inline Vector<T> larger(Vector<T> a, Vector<T> b) {
   return b > a ? b : a;
 }
 
+// Lane l of the result is x[index[l]].
+template <class T, class Index>
+inline Vector<T> permute(Vector<T> x, Index index) {
+#ifdef __clang__
+  Vector<T> y;
+  for (int l = 0; l < kLanes<T>; ++l) y[l] = x[index[l]];
+  return y;
+#else
+  return __builtin_shuffle(x, index);
+#endif
+}
+
 // (x0, x1, x2, x3, ...) -> (x1, x0, x3, x2, ...)
 template <class T, std::size_t... L>
 inline Vector<T> swap_pairs(Vector<T> x, std::index_sequence<L...>) {

@@ -79,6 +79,7 @@ void plot_series(const std::filesystem::path& path, const SeriesPlot& plot) {
                std::size_t number = 0;
                for (const auto& one : plot.series) {
                  std::vector<double> days;
+                 days.reserve(one.times.size());
                  for (const int64_t time : one.times)
                    days.push_back(static_cast<double>(time) / 86400);
                  const LineStyle style{.colour = line_colour(number++), .dots = one.dots};
@@ -127,6 +128,7 @@ CurvesPlot curves_of_log(const std::filesystem::path& csv,
   const auto x =
       static_cast<std::size_t>(step == table.header.end() ? 0 : step - table.header.begin());
   std::vector<std::size_t> wanted;
+  wanted.reserve(columns.size());
   for (const auto& name : columns) wanted.push_back(table.column(name));
   if (columns.empty())
     for (std::size_t c = 0; c < table.header.size(); ++c)

@@ -71,6 +71,7 @@ void Magics::set(const char* name, const std::vector<std::string>& texts) {
   HALCYON_ASSERT(!texts.empty());
   used_.insert(name);
   std::vector<const char*> pointers;
+  pointers.reserve(texts.size());
   for (const auto& text : texts) pointers.push_back(text.c_str());
   mag_set1c(name, pointers.data(), static_cast<int>(pointers.size()));
 }
@@ -85,6 +86,7 @@ void Magics::text(double x, double y, double width, double height,
                   const std::vector<std::string>& lines, double size, const char* justification,
                   bool bold) {
   std::vector<std::string> marked;
+  marked.reserve(lines.size());
   // the style stands beside the text: markup in it would end at the first escaped character
   for (const auto& line : lines) marked.push_back(line.empty() ? " " : escaped(line));
   set("text_mode", "positional");

@@ -38,9 +38,10 @@ struct Axis {
 // of times.
 template <class F>
 void for_each_longitude(const Axis& lon, double low, double high, const F& f) {
-  const double first = std::ceil((lon.bounds.front() - high) / 360);
-  const double last = std::floor((lon.bounds.back() - low) / 360);
-  for (double turn = 360 * first; turn <= 360 * last; turn += 360) {
+  const auto first = std::llround(std::ceil((lon.bounds.front() - high) / 360));
+  const auto last = std::llround(std::floor((lon.bounds.back() - low) / 360));
+  for (auto turns = first; turns <= last; ++turns) {
+    const double turn = 360.0 * static_cast<double>(turns);
     for (int64_t j = lon.first_beyond(low + turn); j < lon.cells() && lon.bounds[j] < high + turn;
          ++j) {
       f(turn, j);

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/state/area.h"
 
-#include <ATen/ops/cos.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/remainder.h>
+#include <ATen/ATen.h>
 
 #include <cmath>
 #include <numbers>

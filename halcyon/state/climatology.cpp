@@ -1,12 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/state/climatology.h"
 
-#include <ATen/ops/einsum.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/index_select.h>
-#include <ATen/ops/linalg_lstsq.h>
-#include <ATen/ops/stack.h>
-#include <ATen/ops/tensor.h>
+#include <ATen/ATen.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/state/normalisation.h"
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/ones.h>
+#include <ATen/ATen.h>
 
 #include <cmath>
 

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/state/write_fields.h"
 
-#include <ATen/ops/tensor.h>
-#include <ATen/ops/where.h>
+#include <ATen/ATen.h>
 
 #include <algorithm>
 #include <set>

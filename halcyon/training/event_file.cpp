@@ -36,7 +36,7 @@ std::string varint(uint64_t value) {
   return out + static_cast<char>(value);
 }
 std::string tag(int field, int wire) {
-  return varint(static_cast<uint64_t>(field * 8 + wire));
+  return varint(static_cast<uint64_t>(field) * 8 + static_cast<uint64_t>(wire));
 }
 std::string bytes_field(int field, std::string_view bytes) {
   return tag(field, 2) + varint(bytes.size()) + std::string(bytes);

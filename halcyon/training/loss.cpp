@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/training/loss.h"
 
+#include <ATen/ATen.h>
 #include <ATen/ExpandUtils.h>
-#include <ATen/ops/huber_loss.h>
-#include <ATen/ops/ones_like.h>
-#include <ATen/ops/tensor.h>
-#include <ATen/ops/where.h>
-#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <sstream>

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/verify/analyser.h"
 
-#include <ATen/ops/arange.h>
-#include <ATen/ops/stack.h>
+#include <ATen/ATen.h>
 
 #include <algorithm>
 #include <limits>

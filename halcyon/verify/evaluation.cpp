@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/verify/evaluation.h"
 
+#include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/rand.h>
-#include <ATen/ops/randn.h>
-#include <ATen/ops/stack.h>
 
 #include <chrono>
 #include <limits>

@@ -1,13 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/verify/optimal_interpolation.h"
 
-#include <ATen/ops/cat.h>
-#include <ATen/ops/diag_embed.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/index_select.h>
-#include <ATen/ops/linalg_solve.h>
-#include <ATen/ops/matmul.h>
-#include <ATen/ops/tensor.h>
+#include <ATen/ATen.h>
 
 #include <algorithm>
 

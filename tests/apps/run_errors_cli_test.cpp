@@ -13,7 +13,6 @@ namespace {
 namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::HasSubstr;
-using testing::Not;
 
 // In the file of a command (or the system's), this text becomes that; the message tells the line
 // and contains what.

@@ -12,8 +12,6 @@
 namespace halcyon::assimilation {
 namespace {
 
-using training::Draw;
-
 class RegionalTaskTest : public testing::Test {
  protected:
   static config::Node run(const std::vector<std::string>& overrides = {}) {

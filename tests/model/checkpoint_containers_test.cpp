@@ -13,7 +13,6 @@ namespace halcyon {
 namespace {
 
 using checkpoint::InflateBudget;
-using checkpoint::Source;
 using checkpoint::ZipArchive;
 using test::tar_header;
 using test::tar_of;

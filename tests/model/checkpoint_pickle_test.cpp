@@ -15,7 +15,6 @@ using test::pickled::integer;
 using test::pickled::state_dict;
 using test::pickled::tensor;
 using test::pickled::text;
-using test::pickled::tuple;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;

@@ -18,7 +18,6 @@ namespace {
 
 using test::expect_error;
 using test::identical;
-using test::near;
 
 constexpr Order kOrders[] = {Order::nest, Order::ring, Order::pad_xy};
 

@@ -16,7 +16,6 @@
 namespace halcyon {
 namespace {
 
-using healpix::npix;
 using test::expect_error;
 using test::identical;
 

@@ -178,6 +178,7 @@ void ZipArchive::read_local_header(const std::string& name, Member& member, std:
 
 void ZipArchive::check_overlaps(std::uint64_t directory_begin) const {
   std::vector<std::pair<std::uint64_t, std::uint64_t>> ranges;
+  ranges.reserve(members_.size());
   for (const auto& [name, member] : members_)
     ranges.emplace_back(headers_.at(name), member.begin + member.stored_size);
   std::sort(ranges.begin(), ranges.end());
@@ -197,7 +198,7 @@ const ZipArchive::Member& ZipArchive::member(const std::string& name) const {
 
 Blob ZipArchive::read_unchecked(const std::string& name) const {
   const Member& m = member(name);
-  const Blob stored = bytes_.slice(m.begin, m.stored_size);
+  Blob stored = bytes_.slice(m.begin, m.stored_size);
   if (m.method == kStored) return stored;
   Blob content = inflate(stored, m.size, *budget_, source_.inside(name));
   source_.check(crc32_of(content) == m.crc, "member {} is corrupt: its CRC-32 differs",

@@ -12,7 +12,6 @@
 namespace halcyon {
 namespace {
 
-using film_detail::Inputs;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 

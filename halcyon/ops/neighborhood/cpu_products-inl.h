@@ -35,7 +35,7 @@ struct DirectReader {
 template <class T>
 struct PermutedReader {
   explicit PermutedReader(const Lanes& lanes) : index(indices<T>(lanes.at)) {}
-  Vector<T> operator()(const T* p) const { return __builtin_shuffle(load(p), index); }
+  Vector<T> operator()(const T* p) const { return permute<T>(load(p), index); }
   IndexVector<T> index;
 };
 template <class T>

@@ -159,6 +159,7 @@ at::Tensor each_component(const char* operation, const at::Tensor& first, const 
                 "expected nested tensors of {} components, got {}", one.size(),
                 one.size() != two.size() ? two.size() : three.size());
   std::vector<at::Tensor> results;
+  results.reserve(one.size());
   for (std::size_t i = 0; i < one.size(); ++i)
     results.push_back(f(one[i], two[i], third ? MaybeTensor(three[i]) : std::nullopt));
   return at::_nested_tensor_from_tensor_list(results);
