@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // halcyon evaluate RUN.yaml: the network beside climatology and optimal interpolation, by the same
 // protocols.
+#include <ATen/ATen.h>
+
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <iostream>
 #include <memory>
 
 #include "apps/halcyon/commands.h"
 #include "halcyon/assimilation/regional_analyser.h"
 #include "halcyon/base/config.h"
+#include "halcyon/base/error.h"
 #include "halcyon/base/files.h"
 #include "halcyon/base/log.h"
+#include "halcyon/base/time.h"
 #include "halcyon/model/checkpoint.h"
+#include "halcyon/state/area.h"
 #include "halcyon/state/read_fields.h"
 #include "halcyon/verify/evaluation.h"
 
@@ -78,6 +84,19 @@ verify::ScoreTable scores(const Evaluation& e) {
   };
   const auto training = select(state::Purpose::training),
              truth = select(state::Purpose::evaluation);
+  for (const auto& [name, box] : {std::pair("focus", e.focus), {"random_sites.box", e.sites}}) {
+    HALCYON_CHECK_KIND(state::inside(truth.grid, box).any().item<bool>(), configuration, "evaluate",
+                       "expected {} to hold points of the fields' grid, got none in {} to {} east, "
+                       "{} to {} north",
+                       name, box.west, box.east, box.south, box.north);
+  }
+  const auto in_period = [&](int64_t time) {
+    return time >= e.real_period.start && time < e.real_period.end;
+  };
+  HALCYON_CHECK_KIND(std::any_of(truth.times.begin(), truth.times.end(), in_period), configuration,
+                     "evaluate",
+                     "expected real_period to hold analysis times, got none from {} to {}",
+                     format_time(e.real_period.start), format_time(e.real_period.end));
   const auto climatology = std::make_shared<state::Climatology>(system.climatology);
   verify::OptimalInterpolationAnalyser oi(climatology, training),
       lagged(climatology, training, system.ages);

@@ -73,7 +73,9 @@ TEST_F(EvaluateCli, BadInputEndsBeforeTheScores) {
       {"--set stations.reports={}/ragged.csv", 4, "ragged.csv:2"},
       {"--set checkpoint={}/half.safetensors", 4, "half.safetensors"},
       {"--set checkpoint={}/none.safetensors", 3, "none.safetensors"},
-      {"--set 'real_period={start: 2020-01-01, end: 2020-02-01}'", 2, "2020-01-01"},
+      {"--set 'real_period={start: 2020-01-01, end: 2020-02-01}'", 3, "2020-01-01"},
+      {"--set 'focus={west: 10, east: 20, south: 27, north: 40}'", 3, "got none in 10 to 20 east"},
+      {"--set 'focus={west: 10, east: 20, south: 40, north: 27}'", 3, "expected more than south"},
   };
   for (const auto& [options, code, what] : cases) {
     const auto result = runs().run("evaluate", options + " --set output={}/never.csv");
