@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # clang-format and clang-tidy over the sources that git knows. Arguments: files (default: all).
-# clang-tidy is a pinned wheel: since LLVM 22 it leaves system headers alone, 9 s a file where Debian's takes 60.
+# clang-tidy is a pinned wheel: since LLVM 22 it leaves system headers alone, about 10 s a file where Debian's 14 takes
+# 28 even with a precompiled header.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 files=("$@")

@@ -23,8 +23,6 @@
 #include "tests/support/compare.h"
 #include "tests/support/paths.h"
 
-extern char** environ;
-
 namespace halcyon::training {
 namespace {
 namespace fs = std::filesystem;
