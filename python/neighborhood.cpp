@@ -17,11 +17,6 @@ using Pair = std::tuple<at::Tensor, at::Tensor>;
 using Numbers = std::vector<int64_t>;
 using MaybeTensor = std::optional<at::Tensor>;
 
-AttentionOutput na1d_named(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-                           const NeighborhoodOptions& options) {
-  return na1d(query, key, value, options);
-}
-
 template <auto kOperation>
 Pair attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
             Numbers kernel_size, Numbers dilation, Numbers stride, Numbers is_causal,
@@ -102,7 +97,7 @@ py::dict stats(int64_t level, std::optional<double> radius_deg, std::optional<in
 
 void add_neighborhood(py::module_& m) {
   auto sub = m.def_submodule("neighborhood");
-  sub.def("na1d", &attend<na1d_named>, Unlocked());
+  sub.def("na1d", &attend<na1d>, Unlocked());
   sub.def("na2d", &attend<na2d>, Unlocked());
   sub.def("na3d", &attend<na3d>, Unlocked());
   sub.def("use_fused_na", &use_fused_na);

@@ -4,6 +4,7 @@
 import torch as _torch
 
 from . import _C
+from .neighborhood import _flag
 
 _switches = _C.neighborhood
 is_fused_na_enabled = _switches.is_fused_na_enabled
@@ -12,12 +13,6 @@ get_memory_usage_preference = _switches.get_memory_usage_preference
 enable_gemm_na, disable_gemm_na = _switches.enable_gemm_na, _switches.disable_gemm_na
 enable_tiled_na, disable_tiled_na = _switches.enable_tiled_na, _switches.disable_tiled_na
 is_gemm_na_enabled, is_tiled_na_enabled = _switches.is_gemm_na_enabled, _switches.is_tiled_na_enabled
-
-
-def _flag(operation, name, value):
-    if not isinstance(value, bool):
-        raise ValueError(f"[{operation}] expected {name} as a bool, got {value!r}")
-    return value
 
 
 def use_fused_na(mode=True, kv_parallel=True):

@@ -24,11 +24,6 @@ bool flag_of_axis(const char* operation, const char* name, const std::vector<int
   return value == 1;
 }
 
-void check_layout(const char* operation, const char* name, const at::Tensor& t) {
-  HALCYON_CHECK_KIND(!t.defined() || (!t.is_nested() && t.layout() == at::kStrided), unsupported,
-                     operation, "expected a dense {}, got a nested or sparse tensor", name);
-}
-
 std::string text(const std::vector<int64_t>& sizes) {
   return fmt::format("({})", fmt::join(sizes, ", "));
 }
@@ -36,7 +31,7 @@ std::string text(const std::vector<int64_t>& sizes) {
 void check_operand(const char* operation, const char* name, const at::Tensor& t,
                    const at::Tensor& query, const std::vector<int64_t>& sizes) {
   HALCYON_CHECK(t.defined(), operation, "expected {}, got an undefined tensor", name);
-  check_layout(operation, name, t);
+  check_dense(operation, name, t);
   HALCYON_CHECK(t.scalar_type() == query.scalar_type(), operation,
                 "expected {} in the dtype of query, {}, got {}", name,
                 c10::toString(query.scalar_type()), c10::toString(t.scalar_type()));
@@ -47,6 +42,11 @@ void check_operand(const char* operation, const char* name, const at::Tensor& t,
 }
 
 }  // namespace
+
+void check_dense(const char* operation, const char* name, const at::Tensor& t) {
+  HALCYON_CHECK_KIND(!t.defined() || (!t.is_nested() && t.layout() == at::kStrided), unsupported,
+                     operation, "expected a dense {}, got a nested or sparse tensor", name);
+}
 
 std::vector<int64_t> sizes_of(const at::Tensor& t) {
   std::vector<int64_t> sizes;
@@ -92,7 +92,7 @@ Inputs checked_inputs(const char* operation, std::size_t rank, const at::Tensor&
                       const at::Tensor& key, const at::Tensor& value,
                       const NeighborhoodOptions& options) {
   for (const auto& [name, t] : {std::pair("query", query), {"key", key}, {"value", value}})
-    check_layout(operation, name, t);
+    check_dense(operation, name, t);
   check_floating(query, static_cast<int64_t>(rank) + 3, operation, "query");
   const auto shape = sizes_of(query);
   const std::vector<int64_t> lengths(shape.begin() + 1, shape.end() - 2);
@@ -130,7 +130,7 @@ Inputs checked_inputs(const char* operation, std::size_t rank, const at::Tensor&
                 operation,
                 "expected additional_keys and additional_values together, got one of them");
   if (options.additional_keys) {
-    check_layout(operation, "additional_keys", *options.additional_keys);
+    check_dense(operation, "additional_keys", *options.additional_keys);
     check_floating(*options.additional_keys, 4, operation, "additional_keys");
     const int64_t more = sizes_of(*options.additional_keys)[1];
     check_operand(operation, "additional_keys", *options.additional_keys, query,

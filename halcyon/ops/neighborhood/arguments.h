@@ -22,4 +22,12 @@ Inputs checked_inputs(const char* operation, std::size_t rank, const at::Tensor&
                       const at::Tensor& key, const at::Tensor& value,
                       const NeighborhoodOptions& options);
 
+// na1d to na3d by the number of axes; operation is what messages call it.
+AttentionOutput attend(const char* operation, std::size_t rank, const at::Tensor& query,
+                       const at::Tensor& key, const at::Tensor& value,
+                       const NeighborhoodOptions& options);
+
+// Throws Error(unsupported) for a nested or sparse tensor.
+void check_dense(const char* operation, const char* name, const at::Tensor& t);
+
 }  // namespace halcyon::neighborhood

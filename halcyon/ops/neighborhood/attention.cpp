@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "halcyon/ops/checks.h"
-#include "halcyon/ops/neighborhood/neighborhood.h"
+#include "halcyon/ops/neighborhood/arguments.h"
 
 namespace halcyon {
 namespace {
@@ -16,7 +16,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Rows of one sequence: (B, T, H, c).
 AttentionOutput attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                        bool causal, double scale, bool with_lse) {
-  const auto type = query.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const auto type = neighborhood::accumulate_type(query);
   const int64_t shared = query.size(2) / key.size(2);
   if (key.size(1) == 0 || query.numel() == 0) {
     // no key at all: 0, with a gradient for everything
@@ -46,8 +46,7 @@ AttentionOutput attend(const at::Tensor& query, const at::Tensor& key, const at:
 void check_operands(const char* name, const at::Tensor& query, const at::Tensor& key,
                     const at::Tensor& value) {
   for (const auto& [what, t] : {std::pair("query", query), {"key", key}, {"value", value}}) {
-    HALCYON_CHECK_KIND(!t.defined() || (!t.is_nested() && t.layout() == at::kStrided), unsupported,
-                       name, "expected a dense {}, got a nested or sparse tensor", what);
+    neighborhood::check_dense(name, what, t);
     check_floating(t, 4, name, what);
     HALCYON_CHECK(t.scalar_type() == query.scalar_type(), name,
                   "expected {} in the dtype of query, {}, got {}", what,
@@ -137,7 +136,8 @@ AttentionOutput na1d_varlen(const at::Tensor& query, const at::Tensor& key, cons
   int64_t first = 0;
   for (const int64_t length : seqlens) {
     const auto part = [&](const at::Tensor& t) { return t.narrow(1, first, length); };
-    if (length > 0) parts.push_back(na1d(part(query), part(key), part(value), options, kName));
+    if (length > 0)
+      parts.push_back(neighborhood::attend(kName, 1, part(query), part(key), part(value), options));
     first += length;
   }
   if (!parts.empty()) return joined(parts);

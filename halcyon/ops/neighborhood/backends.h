@@ -12,6 +12,11 @@
 // The raw compute of fused neighborhood attention; arguments are checked by the caller.
 namespace halcyon::neighborhood {
 
+// Of sums, lse and scores: double for double, else float.
+inline at::ScalarType accumulate_type(const at::Tensor& t) {
+  return t.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
 struct Inputs {
   at::Tensor query, key, value;                      // (B, *, H, d), (B, *, G, d), (B, *, G, e)
   std::optional<at::Tensor> bias;                    // (H, 2 K0 - 1, ...)
@@ -19,10 +24,7 @@ struct Inputs {
   std::vector<Axis> axes;
   double scale;
 
-  // Of sums, lse and scores: double for double, else float.
-  at::ScalarType accumulate() const {
-    return query.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  }
+  at::ScalarType accumulate() const { return accumulate_type(query); }
 };
 
 struct Output {

@@ -66,11 +66,6 @@ class Blocks {
   }
 
  private:
-  static Axes three_axes(const std::vector<Axis>& axes) {
-    Axes three;
-    std::copy(axes.begin(), axes.end(), three.end() - static_cast<std::ptrdiff_t>(axes.size()));
-    return three;
-  }
   static at::Tensor join(const at::Tensor& outer, const at::Tensor& inner, int64_t length) {
     return (outer.unsqueeze(1) * length + inner).flatten();
   }

@@ -34,6 +34,10 @@ neighborhood::Backend backend_named(const char* operation, const std::string& na
   return is_gemm_na_enabled() ? neighborhood::Backend::gemm : neighborhood::Backend::reference;
 }
 
+}  // namespace
+
+namespace neighborhood {
+
 AttentionOutput attend(const char* operation, std::size_t rank, const at::Tensor& query,
                        const at::Tensor& key, const at::Tensor& value,
                        const NeighborhoodOptions& options) {
@@ -44,19 +48,19 @@ AttentionOutput attend(const char* operation, std::size_t rank, const at::Tensor
   return {output.out, output.lse};
 }
 
-}  // namespace
+}  // namespace neighborhood
 
 AttentionOutput na1d(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-                     const NeighborhoodOptions& options, const char* name) {
-  return attend(name, 1, query, key, value, options);
+                     const NeighborhoodOptions& options) {
+  return neighborhood::attend("na1d", 1, query, key, value, options);
 }
 AttentionOutput na2d(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                      const NeighborhoodOptions& options) {
-  return attend("na2d", 2, query, key, value, options);
+  return neighborhood::attend("na2d", 2, query, key, value, options);
 }
 AttentionOutput na3d(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                      const NeighborhoodOptions& options) {
-  return attend("na3d", 3, query, key, value, options);
+  return neighborhood::attend("na3d", 3, query, key, value, options);
 }
 
 AttentionOutput merge_attentions(at::TensorList outputs, at::TensorList lses) {
@@ -80,7 +84,7 @@ AttentionOutput merge_attentions(at::TensorList outputs, at::TensorList lses) {
     check_device(out, outputs[0], kName, "every output");
     check_device(lse, outputs[0], kName, "every lse");
   }
-  const auto type = outputs[0].scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const auto type = neighborhood::accumulate_type(outputs[0]);
   std::vector<at::Tensor> wide;
   for (const auto& lse : lses) wide.push_back(lse.to(type));
   const auto stacked = at::stack(wide);

@@ -35,10 +35,9 @@ struct AttentionOutput {
 // the window and the additional tokens. Types float, double, bfloat16, half (computed in float);
 // any strides. Gradients in every floating operand and through both results, the same bits for
 // every number of threads. Throws Error(argument), or Error(unsupported) for a bias with a causal
-// axis, a periodic axis that is causal or strided, and nested or sparse tensors. name is what
-// messages call the operation.
+// axis, a periodic axis that is causal or strided, and nested or sparse tensors.
 AttentionOutput na1d(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-                     const NeighborhoodOptions& options, const char* name = "na1d");
+                     const NeighborhoodOptions& options);
 AttentionOutput na2d(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                      const NeighborhoodOptions& options);
 AttentionOutput na3d(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,

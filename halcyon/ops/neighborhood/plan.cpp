@@ -37,6 +37,12 @@ void Plan::each_group(const F& f) {
   }
 }
 
+Axes three_axes(const std::vector<Axis>& axes) {
+  Axes three;
+  std::copy(axes.begin(), axes.end(), three.end() - static_cast<std::ptrdiff_t>(axes.size()));
+  return three;
+}
+
 Plan::Plan(const Axes& axes, Targets targets, int64_t bytes, int64_t max_bytes, int64_t min_items)
     : axes_(axes), targets_(targets) {
   int64_t tokens = 1;

@@ -13,6 +13,7 @@ namespace halcyon::neighborhood {
 
 // Always three axes; missing ones stand first, with length and kernel 1.
 using Axes = std::array<Axis, kMaxAxes>;
+Axes three_axes(const std::vector<Axis>& axes);
 
 struct Range {
   int64_t begin, end;

@@ -10,11 +10,6 @@ namespace {
 
 using MaybeTensor = std::optional<at::Tensor>;
 
-AttentionOutput na1d_named(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-                           const NeighborhoodOptions& options) {
-  return na1d(query, key, value, options);
-}
-
 template <auto kOperation>
 std::tuple<at::Tensor, at::Tensor> public_operator(
     const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
@@ -108,7 +103,7 @@ at::Tensor public_av(int64_t rank, const at::Tensor& attn, const at::Tensor& val
 TORCH_LIBRARY_FRAGMENT(halcyon, m) {
   const auto composite = c10::DispatchKey::CompositeImplicitAutograd;
   m.def(("na1d" + std::string(kFused)).c_str(),
-        torch::dispatch(composite, TORCH_FN(public_operator<na1d_named>)));
+        torch::dispatch(composite, TORCH_FN(public_operator<na1d>)));
   m.def(("na2d" + std::string(kFused)).c_str(),
         torch::dispatch(composite, TORCH_FN(public_operator<na2d>)));
   m.def(("na3d" + std::string(kFused)).c_str(),

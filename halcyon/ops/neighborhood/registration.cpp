@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "halcyon/ops/checks.h"
+#include "halcyon/ops/dispatch.h"
 #include "halcyon/ops/neighborhood/operators.h"
 #include "halcyon/ops/neighborhood/slots.h"
 
@@ -102,7 +102,7 @@ std::tuple<at::Tensor, at::Tensor> forward_meta(const at::Tensor& query, const a
   shape.back() = value.sym_size(-1);
   auto out = at::empty_symint(shape, query.options());
   shape.pop_back();
-  const auto type = query.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const auto type = neighborhood::accumulate_type(query);
   return {std::move(out), at::empty_symint(shape, query.options().dtype(type))};
 }
 
@@ -159,11 +159,6 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> slots_meta(const at::Tensor& like
     return at::empty({tokens, window}, like.options().dtype(type));
   };
   return {empty(at::kLong), empty(at::kLong), empty(at::kBool)};
-}
-
-template <class F>
-auto operator_named(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<F>();
 }
 
 struct Neighborhood : torch::autograd::Function<Neighborhood> {

@@ -26,12 +26,6 @@ inline int64_t shares_of(int64_t heads, bool fixed) {
   return wanted / std::max<int64_t>(heads, 1);
 }
 
-inline Axes three_axes(const std::vector<Axis>& axes) {
-  Axes three;
-  std::copy(axes.begin(), axes.end(), three.end() - static_cast<std::ptrdiff_t>(axes.size()));
-  return three;
-}
-
 // (B, L0, L1, L2, H, c) with contiguous channels.
 template <class S>
 class Tokens {

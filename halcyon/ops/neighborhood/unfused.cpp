@@ -26,10 +26,6 @@ struct Problem {
   std::vector<neighborhood::Axis> axes;
 };
 
-at::ScalarType accumulate(const at::Tensor& t) {
-  return t.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
-
 void check_operand(const char* operation, const char* name, const at::Tensor& t, int64_t rank) {
   HALCYON_CHECK(t.defined() && !t.is_nested(), operation,
                 "expected every operand dense or every one nested, got {} of the other kind", name);
@@ -93,7 +89,7 @@ at::Tensor scores(const char* operation, std::size_t rank, const at::Tensor& que
     check_like(operation, "additional_keys", *options.additional_keys, query,
                {shape[0], shape[1], more, shape.back()});
   }
-  const auto type = accumulate(query);
+  const auto type = neighborhood::accumulate_type(query);
   const auto slots = slots_of(p.axes, query);
   const auto q = query.to(type).flatten(2, static_cast<int64_t>(rank) + 1);
   auto attn = at::einsum("bhtd,bhtwd->bhtw", {q, gathered(key.to(type), p, slots)});
@@ -131,7 +127,7 @@ at::Tensor weighted(const char* operation, std::size_t rank, const at::Tensor& a
   }
   shape.back() = window + more;
   check_like(operation, "attn", attn, value, shape);
-  const auto type = accumulate(value);
+  const auto type = neighborhood::accumulate_type(value);
   const auto slots = slots_of(p.axes, value);
   const auto all = attn.to(value.scalar_type()).to(type).flatten(2, static_cast<int64_t>(rank) + 1);
   const auto near = all.slice(-1, 0, window).masked_fill(slots.used.logical_not(), 0);

@@ -40,8 +40,7 @@ PixelWindow checked_window(const char* name, const HealpixNeighborhood& window) 
 }
 
 void check_operand(const char* name, const char* what, const at::Tensor& t, const at::Tensor& q) {
-  HALCYON_CHECK_KIND(!t.defined() || (!t.is_nested() && t.layout() == at::kStrided), unsupported,
-                     name, "expected a dense {}, got a nested or sparse tensor", what);
+  neighborhood::check_dense(name, what, t);
   check_floating(t, 4, name, what);
   HALCYON_CHECK(t.scalar_type() == q.scalar_type(), name,
                 "expected {} in the dtype of q, {}, got {}", what, c10::toString(q.scalar_type()),

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "halcyon/ops/checks.h"
+#include "halcyon/ops/dispatch.h"
 #include "halcyon/ops/neighborhood/sphere/neighborhood_healpix.h"
 #include "halcyon/ops/neighborhood/sphere/operators.h"
 #include "halcyon/ops/neighborhood/sphere/sphere_attention.h"
@@ -51,7 +51,7 @@ std::tuple<at::Tensor, at::Tensor> forward_meta(const at::Tensor& q, const at::T
   shape.back() = v.sym_size(-1);
   auto out = at::empty_symint(shape, q.options());
   shape.pop_back();
-  const auto type = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const auto type = neighborhood::accumulate_type(q);
   return {std::move(out), at::empty_symint(shape, q.options().dtype(type))};
 }
 
@@ -76,11 +76,6 @@ ThreeTensors backward_meta(const at::Tensor& /*grad_out*/, const at::Tensor& q, 
     return at::empty_symint(t.sym_sizes(), t.options());
   };
   return {like(q), like(k), like(v)};
-}
-
-template <class F>
-auto operator_named(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<F>();
 }
 
 struct SphereAttention : torch::autograd::Function<SphereAttention> {

@@ -25,7 +25,7 @@ at::Tensor seen_mask(const PixelLists& lists) {
 }
 
 Output sphere_reference(const SphereInputs& in) {
-  const auto type = in.query.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const auto type = accumulate_type(in.query);
   const int64_t shared = in.query.size(2) / in.key.size(2);
   const auto heads_first = [&](const at::Tensor& t) { return t.to(type).transpose(1, 2); };
   const auto q = heads_first(in.query) * in.scale,
