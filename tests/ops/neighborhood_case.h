@@ -21,6 +21,7 @@ struct NeighborhoodCase {
 struct NeighborhoodLimits {
   std::vector<int64_t> longest;  // per axis; their number is the rank
   bool any_feature = true;       // dilation, stride, causal, periodic, bias, shared heads
+  int64_t widest = 1 << 20;      // kernel
 };
 
 // Memory layout: contiguous, or views that are not.
@@ -50,7 +51,7 @@ inline NeighborhoodCase random_case(uint32_t seed, const NeighborhoodLimits& lim
     neighborhood::Axis axis;
     axis.length = draw(1, longest);
     axis.dilation = some(2) ? draw(1, std::min<int64_t>(axis.length, 5)) : 1;
-    axis.kernel = draw(1, axis.length / axis.dilation);
+    axis.kernel = draw(1, std::min(limits.widest, axis.length / axis.dilation));
     if (some(3) && axis.length % axis.dilation == 0) {
       axis.periodic = true;
     } else {

@@ -2,6 +2,7 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include "halcyon/ops/tuning/switches.h"
 #include "tests/ops/neighborhood_case.h"
 #include "tests/ops/ops_test.h"
 #include "tests/support/compare.h"
@@ -117,9 +118,21 @@ TEST(Neighborhood, ThreeAxesAgreeWithTheReference) {
   check_many(5000, 30, {{5, 6, 9}});
 }
 
+// Axes long enough for the backward to cut them, along each axis that it may choose.
+TEST(Neighborhood, SharesOfLongAxesAgreeWithTheReference) {
+  for (const bool many : {false, true}) {
+    use_kv_parallelism_in_fused_na(many);
+    check_many(7000, 5, {{400}, true, 9});
+    check_many(7100, 5, {{60, 20}, true, 5});
+    check_many(7200, 5, {{4, 50, 9}, true, 3});
+    check_many(7300, 5, {{50, 4, 9}, true, 3});
+  }
+  use_kv_parallelism_in_fused_na(false);
+}
+
 TEST(Neighborhood, AnotherNumberOfThreadsGivesTheSameBits) {
   for (uint32_t seed = 6000; seed < 6010; ++seed) {
-    const auto c = random_case(seed, {{12, 30}});
+    const auto c = random_case(seed, {{60, 30}, true, 7});
     const auto in = in_type(c.in, at::kFloat);
     const auto run = [&](int threads) {
       at::set_num_threads(threads);
@@ -136,7 +149,8 @@ TEST(Neighborhood, AnotherNumberOfThreadsGivesTheSameBits) {
     for (const int threads : {2, 3, 5}) {
       const auto many = run(threads);
       for (std::size_t i = 0; i < one.size(); ++i)
-        EXPECT_TRUE(identical(many[i], one[i])) << c.text;
+        EXPECT_TRUE(identical(many[i], one[i]))
+            << c.text << " threads " << threads << " tensor " << i;
     }
     at::set_num_threads(before);
   }

@@ -44,13 +44,20 @@ Output reference(const Inputs& in);
 Gradients reference_gradients(const Inputs& in, const at::Tensor& grad_out,
                               const at::Tensor& grad_lse);
 
+// How the tiles cut a problem; 0 leaves it to them. No choice changes more than rounding.
+struct Tiling {
+  int64_t slots = 0;  // scores of a query at a time
+  int64_t bytes = 0;  // packed memory of a thread
+};
+
 // Tiles over packed, transposed keys and values; nothing of the size tokens x window is stored. The
 // tiles leave additional tokens to the caller.
-Output forward_tiled(const Inputs& in, CpuLevel level = cpu_level());
+Output forward_tiled(const Inputs& in, CpuLevel level = cpu_level(), const Tiling& tiling = {});
 // Recomputes the weights, once over queries and once over keys. delta (B, *, H), accumulate(), is
 // delta_of(); lse may be that of a softmax over more than the window.
 Gradients backward_tiled(const Inputs& in, const at::Tensor& lse, const at::Tensor& grad_out,
-                         const at::Tensor& delta, CpuLevel level = cpu_level());
+                         const at::Tensor& delta, CpuLevel level = cpu_level(),
+                         const Tiling& tiling = {});
 
 // The same by matrix products of blocks of queries with boxes of keys.
 Output forward_gemm(const Inputs& in);

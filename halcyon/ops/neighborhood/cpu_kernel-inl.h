@@ -3,6 +3,8 @@
 #include "halcyon/ops/simd-inl.h"
 // keeps its place: the products are written in simd-inl.h's vectors
 #include "halcyon/ops/neighborhood/cpu_products-inl.h"
+// after it: it shares what finds a run's scores
+#include "halcyon/ops/neighborhood/cpu_rows-inl.h"
 
 namespace halcyon::neighborhood {
 namespace {
@@ -64,7 +66,7 @@ inline Vector<T> weight(Vector<T> x, Vector<T> from) {
 }
 
 template <class T>
-void soften(const Tile& tile, int64_t depth, T* s, T* max, T* sum, T* out) {
+void soften(const Tile& tile, int64_t pitch, T* s, T* max, T* sum, T* out) {
   constexpr int kN = kLanes<T>;
   for (int v = 0; v < tile.vectors; ++v) {
     T* p = s + v * tile.capacity * kN;
@@ -82,8 +84,10 @@ void soften(const Tile& tile, int64_t depth, T* s, T* max, T* sum, T* out) {
     store(max + v * kN, top);
     store(sum + v * kN, load(sum + v * kN) * shrink + total);
     if (tile.continued) {
-      for (T* o = out + v * depth * kN; o != out + (v + 1) * depth * kN; o += kN)
-        store(o, load(o) * shrink);
+      T* o = out + v * kN * pitch;
+      for (int l = 0; l < kN; ++l) {
+        for (const T* end = o + pitch; o != end; o += kN) store(o, load(o) * shrink[l]);
+      }
     }
   }
 }
@@ -197,8 +201,8 @@ namespace {
 
 template <class T>
 Kernel<T> make_kernel() {
-  return {kLanes<T>,         scores<T>,       soften<T>,       accumulate<T>,
-          query_gradient<T>, key_gradient<T>, bias_gradient<T>};
+  return {kLanes<T>, scores<T>,         soften<T>,       accumulate<T>,   weigh<T>,
+          spread<T>, query_gradient<T>, key_gradient<T>, bias_gradient<T>};
 }
 
 KernelTable make_kernels() {
@@ -206,9 +210,12 @@ KernelTable make_kernels() {
           make_kernel<double>(),
           make_list_kernel<float>(),
           make_list_kernel<double>(),
-          {pack<float, float>, unpack<float, float>, gather<float, float>},
-          {pack<Bf16, float>, unpack<Bf16, float>, gather<Bf16, float>},
-          {pack<double, double>, unpack<double, double>, gather<double, double>}};
+          {pack<float, float>, unpack<float, float>, gather<float, float>, scatter<float, float>,
+           dots<float, float>},
+          {pack<Bf16, float>, unpack<Bf16, float>, gather<Bf16, float>, scatter<Bf16, float>,
+           dots<Bf16, float>},
+          {pack<double, double>, unpack<double, double>, gather<double, double>,
+           scatter<double, double>, dots<double, double>}};
 }
 
 }  // namespace

@@ -14,6 +14,9 @@
 //   sum_c a[c][lane] * box[c][first + at[lane] + s].
 // A tile is up to kMaxVectors blocks that share what is read: the same lanes of consecutive rows of
 // targets, or consecutive blocks of one row.
+//
+// What follows the softmax needs nothing transposed: a lane's weights are broadcast, one by one,
+// and channels stand in the vectors, as they do in memory (RowBox).
 namespace halcyon::neighborhood {
 
 inline constexpr int kMaxLanes = 16;
@@ -58,16 +61,28 @@ struct PackedBox {
   int64_t depth, pitch;
 };
 
+// (rows, width, pitch): the sources as they are, channels padded by zeros to whole vectors. Row r
+// and place i are those of the packed box.
+template <class T>
+struct RowBox {
+  T* data;
+  int64_t width, pitch;
+};
+
 template <class T>
 struct Kernel {
   int lanes;
   // s = a . box + table; a is (vectors, depth, lanes). Masked shifts become -infinity.
   void (*scores)(const Tile&, const T* a, PackedBox<T> box, const T* bias_table, T* s);
   // One step of the online softmax: s becomes exp(s - max); max and sum (vectors, lanes) and out
-  // (vectors, depth, lanes) are brought to the new maximum.
-  void (*soften)(const Tile&, int64_t depth, T* s, T* max, T* sum, T* out);
+  // (vectors, lanes, pitch) are brought to the new maximum.
+  void (*soften)(const Tile&, int64_t pitch, T* s, T* max, T* sum, T* out);
   // out (vectors, depth, lanes) += s . box
   void (*accumulate)(const Tile&, const T* s, PackedBox<T> box, T* out);
+  // out (vectors, lanes, pitch) += s . box, of the first `valid` lanes
+  void (*weigh)(const Tile&, int64_t valid, const T* s, RowBox<const T> box, T* out);
+  // box += s^T . rows (vectors, lanes, pitch), of the first `valid` lanes
+  void (*spread)(const Tile&, int64_t valid, const T* s, const T* rows, RowBox<T> box);
   // Targets are queries: s becomes p = exp(s - lse) and dp becomes p (dp - delta); lse and delta
   // are (vectors, lanes).
   void (*query_gradient)(const Tile&, const T* lse, const T* delta, T* s, T* dp);
@@ -103,9 +118,14 @@ struct Mover {
   // to[offset[i] + c] = factor[i] * from[c * pitch + i] for i < count <= lanes
   void (*unpack)(int64_t count, int64_t depth, const T* from, int64_t pitch, const T* factor, S* to,
                  const int64_t* offset);
-  // to[i * depth + c] = scale * from[offset[i] + c]
-  void (*gather)(int64_t count, int64_t depth, const S* from, const int64_t* offset, T scale,
-                 T* to);
+  // to[i * pitch + c] = scale * from[offset[i] + c] for c < depth, 0 from there to pitch
+  void (*gather)(int64_t count, int64_t depth, const S* from, const int64_t* offset, T scale, T* to,
+                 int64_t pitch);
+  // to[offset[i] + c] = factor[i] * from[i * pitch + c] for c < depth
+  void (*scatter)(int64_t count, int64_t depth, const T* from, int64_t pitch, const T* factor,
+                  S* to, const int64_t* offset);
+  // to[i] = the dot product of the i-th rows of a and b, (count, depth)
+  void (*dots)(int64_t count, int64_t depth, const S* a, const S* b, T* to);
 };
 
 struct KernelTable {

@@ -65,17 +65,6 @@ void list_gradient(int64_t n, const T* lse, const T* delta, T* s, T* dp) {
   }
 }
 
-template <class S, class T>
-void gather(int64_t n, int64_t depth, const S* from, const int64_t* offset, T scale, T* to) {
-  constexpr int kN = kLanes<T>;
-  const int64_t full = depth / kN * kN;
-  for (int64_t i = 0; i < n; ++i, to += depth) {
-    const S* row = from + offset[i];
-    for (int64_t c = 0; c < full; c += kN) store(to + c, load(row + c) * scale);
-    for (int64_t c = full; c < depth; ++c) to[c] = get(row + c) * scale;
-  }
-}
-
 template <class T>
 ListKernel<T> make_list_kernel() {
   return {list_scores<T>, list_soften<T>, list_accumulate<T>, list_gradient<T, true>,

@@ -40,12 +40,6 @@ void each_block(const at::Tensor& rows, int64_t more, const F& f) {
 
 }  // namespace
 
-at::Tensor delta_of(const Output& forward, const at::Tensor& grad_out, const at::Tensor& grad_lse) {
-  const auto type = forward.lse.scalar_type();
-  const auto delta = (grad_out.to(type) * forward.out.to(type)).sum(-1);
-  return grad_lse.defined() ? delta - grad_lse : delta;
-}
-
 void add_more_tokens(const Inputs& in, Output& output) {
   const auto type = in.accumulate();
   const int64_t groups = in.key.size(-2), more = in.more_keys->size(1);

@@ -14,7 +14,52 @@ Range sources(const Band& band, Range target) {
   return {first.start, last.start + last.count};
 }
 
+// The most rows of an axis that are met at or after a step, counted from the last met before it.
+int64_t ring_size(const std::vector<Item>& parts, std::size_t axis) {
+  std::vector<Range> met;
+  for (const auto& part : parts) {
+    const int64_t step = axis == 1 ? rows_of_step(part) : 1;
+    for (int64_t t = part.target[axis].begin; t < part.target[axis].end; t += step) {
+      const Span first = part.span(axis, t),
+                 last = part.span(axis, std::min(t + step, part.target[axis].end) - 1);
+      met.push_back({first.start, last.start + last.count});
+    }
+  }
+  int64_t most = 1;
+  for (std::size_t i = met.size(); i-- > 0;) {
+    if (i + 1 < met.size()) met[i].begin = std::min(met[i].begin, met[i + 1].begin);
+  }
+  int64_t end = met.empty() ? 0 : met[0].end;
+  for (const auto& range : met) {
+    end = std::max(end, range.end);
+    most = std::max(most, end - range.begin);
+  }
+  return most;
+}
+
 }  // namespace
+
+Span Item::span(std::size_t axis, int64_t t) const {
+  const Band& spans = *band[axis];
+  Span span;
+  if (t >= 0 && t < size[axis]) {
+    span = spans[static_cast<std::size_t>(t)];
+  } else {
+    // the image of a target beyond the end of a periodic axis
+    span = {spans[0].start + t, spans[0].count};
+  }
+  if (static_cast<int>(axis) != clipped) return span;
+  const int64_t begin = std::clamp(span.start, clip.begin, clip.end);
+  return {begin, std::clamp(span.start + span.count, begin, std::max(begin, clip.end)) - begin};
+}
+
+void keep_in_ring(Item& item, const std::vector<Item>& parts, int axis) {
+  const std::array<int64_t, 2> all{item.source[0].size(), item.source[1].size()};
+  const int64_t planes = std::min(ring_size(parts, 0), all[0]),
+                rows = std::min(ring_size(parts, 1), all[1]);
+  item.ring = axis >= 0 ? axis : planes * all[1] < all[0] * rows ? 0 : 1;
+  item.stored = item.ring == 0 ? std::array{planes, all[1]} : std::array{all[0], rows};
+}
 
 template <class F>
 void Plan::each_group(const F& f) {
@@ -51,6 +96,13 @@ Plan::Plan(const Axes& axes, Targets targets, int64_t bytes, int64_t max_bytes, 
   each_group([&](const Item& item) { cut(item, bytes, max_bytes, max_targets); });
 }
 
+Plan::Plan(const Axes& axes, const Rings& rings) : axes_(axes), targets_(queries) {
+  int64_t tokens = 1;
+  for (const auto& axis : axes) tokens *= axis.length;
+  const int64_t max_targets = std::max<int64_t>(tokens / std::max<int64_t>(rings.min_items, 1), 1);
+  each_group([&](const Item& item) { cut(item, rings, max_targets); });
+}
+
 Plan::Plan(const Axes& axes, Targets targets, const std::array<int64_t, kMaxAxes>& extent)
     : axes_(axes), targets_(targets) {
   each_group([&](Item item) {
@@ -65,6 +117,7 @@ Plan::Plan(const Axes& axes, Targets targets, const std::array<int64_t, kMaxAxes
         stretch(1, i1);
         for (int64_t i2 = 0; i2 < whole[2].end; i2 += extent[2]) {
           stretch(2, i2);
+          item.stored = {item.source[0].size(), item.source[1].size()};
           items_.push_back(item);
         }
       }
@@ -86,6 +139,44 @@ const Band& Plan::band(int axis, int64_t n) {
   return bands_[0][0].second;
 }
 
+// Halves the targets until there are enough items, first along the ring, where that costs the
+// least, and until the rows fit, along another axis.
+void Plan::cut(Item item, const Rings& rings, int64_t max_targets) {
+  int64_t targets = 1;
+  for (std::size_t a = 0; a < kMaxAxes; ++a) {
+    item.source[a] = sources(*item.band[a], item.target[a]);
+    targets *= item.target[a].size();
+  }
+  keep_in_ring(item, {item});
+  const auto least = [&](std::size_t a) {
+    return std::array<int64_t, kMaxAxes>{1, kMaxVectors, kMaxVectors * kMaxLanes}[a];
+  };
+  const auto halve = [&](std::size_t a) {
+    const auto whole = item.target[a];
+    const int64_t half = (whole.size() / 2 + least(a) - 1) / least(a) * least(a);
+    item.target[a] = {whole.begin, whole.begin + half};
+    cut(item, rings, max_targets);
+    item.target[a] = {whole.begin + half, whole.end};
+    cut(item, rings, max_targets);
+  };
+  const auto can = [&](std::size_t a) { return item.target[a].size() >= 2 * least(a); };
+  const auto ring = static_cast<std::size_t>(item.ring);
+  if (item.rows() * item.source[2].size() * rings.bytes > rings.max_bytes) {
+    const std::size_t other = 1 - ring;
+    // sources a target on either axis, which grow by their borders
+    if (can(other) && (!can(2) || item.source[other].size() * item.target[2].size() <
+                                      item.source[2].size() * item.target[other].size()))
+      return halve(other);
+    if (can(2)) return halve(2);
+  }
+  if (targets > max_targets) {
+    for (const std::size_t a : {ring, 1 - ring, std::size_t{2}}) {
+      if (can(a)) return halve(a);
+    }
+  }
+  items_.push_back(item);
+}
+
 // Halves the targets along the longest axis, first those whose rows lie farthest apart, until the
 // item is small enough; not below what fills tiles.
 void Plan::cut(Item item, int64_t bytes, int64_t max_bytes, int64_t max_targets) {
@@ -94,6 +185,7 @@ void Plan::cut(Item item, int64_t bytes, int64_t max_bytes, int64_t max_targets)
     item.source[a] = sources(*item.band[a], item.target[a]);
     targets *= item.target[a].size();
   }
+  item.stored = {item.source[0].size(), item.source[1].size()};
   const bool small = item.rows() * item.source[2].size() * bytes <= max_bytes;
   if (!small || targets > max_targets) {
     constexpr int64_t kLeast[] = {1, kMaxVectors, kMaxVectors * kMaxLanes};

@@ -26,7 +26,25 @@ struct Item {
   std::array<int64_t, kMaxAxes> residue, size;  // of the group
   std::array<Range, kMaxAxes> target, source;
   std::array<const Band*, kMaxAxes> band;
-  int64_t rows() const { return source[0].size() * source[1].size(); }
+  // Sources on axis `clipped` outside of clip are left out.
+  int clipped = -1;
+  Range clip{0, 0};
+  // Planes and rows of sources that are kept at a time; on the axis `ring` those of lower positions
+  // give way to those of higher ones as the tiles move along it.
+  int ring = -1;
+  std::array<int64_t, 2> stored{};
+
+  // What the target at position t of an axis meets.
+  Span span(std::size_t axis, int64_t t) const;
+  int64_t rows() const { return stored[0] * stored[1]; }
+  // Where the row (p0, p1) of sources is kept.
+  int64_t row(int64_t p0, int64_t p1) const { return place(0, p0) * stored[1] + place(1, p1); }
+  int64_t place(int axis, int64_t p) const {
+    const auto a = static_cast<std::size_t>(axis);
+    if (axis != ring) return p - source[a].begin;
+    const int64_t m = p % stored[a];
+    return m < 0 ? m + stored[a] : m;
+  }
 };
 
 class Plan {
@@ -36,6 +54,11 @@ class Plan {
   // bytes: what a source costs in a packed box; items hold about max_bytes and are at least
   // min_items where the problem is large enough.
   Plan(const Axes& axes, Targets targets, int64_t bytes, int64_t max_bytes, int64_t min_items);
+  // Items whose rows of sources are kept in a ring.
+  struct Rings {
+    int64_t bytes, max_bytes, min_items;  // as above
+  };
+  Plan(const Axes& axes, const Rings& rings);
   // Items of at most this many targets on each axis.
   Plan(const Axes& axes, Targets targets, const std::array<int64_t, kMaxAxes>& extent);
   Plan(const Plan&) = delete;
@@ -51,6 +74,7 @@ class Plan {
   template <class F>
   void each_group(const F& f);
   void cut(Item item, int64_t bytes, int64_t max_bytes, int64_t max_targets);
+  void cut(Item item, const Rings& rings, int64_t max_targets);
 
   Axes axes_;
   Targets targets_;
@@ -58,6 +82,14 @@ class Plan {
   std::array<std::array<std::pair<int64_t, Band>, 2>, kMaxAxes> bands_;
   std::vector<Item> items_;
 };
+
+// Targets along axis 1 that a step of the tiles takes.
+inline int64_t rows_of_step(const Item& item) {
+  return item.target[1].size() > 1 ? kMaxVectors : 1;
+}
+// Sets what is stored, the least that serves the parts one after another, in a ring along this axis
+// or, with -1, along the better one.
+void keep_in_ring(Item& item, const std::vector<Item>& parts, int axis = -1);
 
 // One tile and the steps of its softmax.
 struct TileTargets {
@@ -71,23 +103,39 @@ class Tiler {
  public:
   Tiler(const Plan& plan, const Item& item, int lanes, int64_t capacity);
 
-  // Calls f(TileTargets, std::vector<Tile>: the steps) for every tile of the item.
+  // Calls f(TileTargets, std::vector<Tile>: the steps) for every tile of the item, along the ring.
   template <class F>
   void each(const F& f) {
-    for (int64_t i0 = item_.target[0].begin; i0 < item_.target[0].end; ++i0) {
-      int64_t i1 = item_.target[1].begin;
-      while (i1 < item_.target[1].end) {
-        int64_t i2 = item_.target[2].begin, rows = 1;
-        while (i2 < item_.target[2].end) {
-          const auto targets = build({i0, i1, i2});
-          f(targets, steps_);
-          rows = targets.stacked ? targets.vectors : 1;
-          i2 += targets.valid + (targets.stacked ? 0 : (targets.vectors - 1) * lanes_);
-        }
-        i1 += rows;
+    each_row([&](int64_t i0, int64_t i1) { each_of_row(i0, i1, f); });
+  }
+
+  // Calls f(i0, i1) for every row of tiles.
+  template <class F>
+  void each_row(const F& f) {
+    const Range planes = item_.target[0], rows = item_.target[1];
+    const int64_t step = rows_of_step(item_);
+    if (item_.ring == 1) {
+      for (int64_t i1 = rows.begin; i1 < rows.end; i1 += step) {
+        for (int64_t i0 = planes.begin; i0 < planes.end; ++i0) f(i0, i1);
+      }
+    } else {
+      for (int64_t i0 = planes.begin; i0 < planes.end; ++i0) {
+        for (int64_t i1 = rows.begin; i1 < rows.end; i1 += step) f(i0, i1);
       }
     }
   }
+  template <class F>
+  void each_of_row(int64_t i0, int64_t i1, const F& f) {
+    for (int64_t i2 = item_.target[2].begin; i2 < item_.target[2].end;) {
+      const auto targets = build({i0, i1, i2});
+      f(targets, steps_);
+      i2 += targets.valid + (targets.stacked ? 0 : (targets.vectors - 1) * lanes_);
+    }
+  }
+
+  // The planes and rows of sources that a row of tiles meets.
+  Range planes(int64_t i0) const;
+  Range rows(int64_t i1) const;
 
  private:
   TileTargets build(const std::array<int64_t, kMaxAxes>& first);

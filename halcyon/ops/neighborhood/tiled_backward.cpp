@@ -1,21 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "halcyon/base/large_pages.h"
+#include "halcyon/ops/neighborhood/gradient_rows.h"
+#include "halcyon/ops/neighborhood/held_rows.h"
+#include "halcyon/ops/neighborhood/shares.h"
 #include "halcyon/ops/neighborhood/tiled_call.h"
 #include "halcyon/ops/tuning/switches.h"
 
 namespace halcyon::neighborhood {
 namespace {
 
-// With ds the gradient of the scores (delta_of), one pass over tiles of queries gives ds . k, one
-// over tiles of keys ds . q and p . grad_out: each result has one writer, so that nothing depends
-// on the number of threads.
+// One pass over tiles of queries: the weights once more, ds the gradient of the scores (delta_of),
+// ds . k for the queries, and p^T . grad_out and ds^T . q into sums of the keys that the tile
+// meets. A share's keys are its own, so that nothing depends on the number of threads; what queries
+// of another share add to them is computed again.
 template <class S, class T>
 class Backward {
  public:
   Backward(const Inputs& in, const at::Tensor& lse, const at::Tensor& grad_out,
-           const at::Tensor& delta, const Kernels<S, T>& kernels)
+           const at::Tensor& delta, const Kernels<S, T>& kernels, const Tiling& tiling)
       : kernel_(kernels.kernel),
         mover_(kernels.mover),
-        exact_(kernels.exact),
+        tiling_(tiling),
         axes_(three_axes(in.axes)),
         query_(readable<S>(in.query)),
         key_(readable<S>(in.key)),
@@ -23,12 +28,23 @@ class Backward {
         grad_out_(readable<S>(grad_out)),
         lse_(lse.contiguous()),
         delta_(delta.contiguous()),
-        scale_(static_cast<T>(in.scale)) {
-    const auto type = in.accumulate();
-    grad_query_ = at::empty(query_.sizes(), query_.options());
-    grad_key_ = at::empty(key_.sizes(), query_.options());
-    grad_value_ = at::empty(value_.sizes(), query_.options());
-    if (in.bias) bias_ = in.bias->to(type).contiguous();
+        scale_(static_cast<T>(in.scale)),
+        groups_(key_.size(-2)),
+        per_group_(query_.size(-2) / std::max<int64_t>(groups_, 1)),
+        shares_(axes_, shares_of(query_.size(0) * groups_)) {
+    grad_query_ = on_large_pages(at::empty(query_.sizes(), query_.options()));
+    grad_key_ = on_large_pages(at::empty(key_.sizes(), query_.options()));
+    grad_value_ = on_large_pages(at::empty(value_.sizes(), query_.options()));
+    // a strided window may skip keys
+    if (std::any_of(axes_.begin(), axes_.end(), [](const Axis& a) { return a.stride > 1; })) {
+      grad_key_.zero_();
+      grad_value_.zero_();
+    }
+    if (in.bias) {
+      bias_ = in.bias->to(in.accumulate()).contiguous();
+      grad_bias_ =
+          at::zeros({query_.size(0) * count(), bias_.size(0), bias_[0].numel()}, bias_.options());
+    }
     const auto n = in.axes.size();
     q_ = {query_, n};
     k_ = {key_, n};
@@ -42,154 +58,139 @@ class Backward {
   }
 
   Gradients run() {
-    each_item(Plan::queries, [&](auto&&... x) { queries(x...); });
-    each_item(Plan::keys, [&](auto&&... x) { keys(x...); });
+    const int64_t shares = count();
+    at::parallel_for(0, query_.size(0) * groups_ * shares, 1, [&](int64_t first, int64_t last) {
+      Scratch<T> scratch;
+      for (int64_t i = first; i < last; ++i)
+        work(i / shares / groups_, i / shares % groups_, i % shares, scratch);
+    });
     if (bias_.defined()) grad_bias_ = grad_bias_.sum(0).view(bias_.sizes());
     return {grad_query_, grad_key_, grad_value_, grad_bias_, {}, {}};
   }
 
  private:
-  // f(batch, group, plan, item, number of the item, scratch)
-  template <class F>
-  void each_item(Plan::Targets targets, const F& f) {
-    const int64_t groups = key_.size(-2), pairs = query_.size(0) * groups;
-    const Plan plan(axes_, targets,
-                    2 * (query_.size(-1) + value_.size(-1)) * static_cast<int64_t>(sizeof(T)),
-                    packed_bytes(), shares(pairs, targets));
-    const auto items = static_cast<int64_t>(plan.items().size());
-    if (bias_.defined() && targets == Plan::queries)
-      grad_bias_ = at::zeros({query_.size(0) * items, bias_.size(0), bias_.numel() / bias_.size(0)},
-                             bias_.options());
-    at::parallel_for(0, pairs * items, 1, [&](int64_t first, int64_t last) {
-      Scratch<T> scratch;
-      for (int64_t i = first; i < last; ++i)
-        f(i / items / groups, i / items % groups, plan,
-          plan.items()[static_cast<std::size_t>(i % items)], i / items / groups * items + i % items,
-          scratch);
-    });
+  static int64_t shares_of(int64_t heads) {
+    const int64_t wanted = is_kv_parallelism_in_fused_na_enabled() ? 16 : 4;
+    return (wanted + heads - 1) / std::max<int64_t>(heads, 1);
   }
+  int64_t count() const { return static_cast<int64_t>(shares_.shares().size()); }
 
-  int64_t shares(int64_t heads, Plan::Targets targets) const {
-    if (targets == Plan::queries) return shares_of(heads, bias_.defined());
-    return is_kv_parallelism_in_fused_na_enabled() ? shares_of(heads, false)
-                                                   : 4 / std::max<int64_t>(heads, 1);
-  }
+  // What a tile works on, besides the sources.
+  struct Buffers {
+    T *queries, *grads;         // transposed
+    T *query_rows, *grad_rows;  // as they are
+    T *grad_queries, *s, *dp, *lse, *delta;
+  };
 
-  void queries(int64_t b, int64_t group, const Plan& plan, const Item& item, int64_t number,
-               Scratch<T>& scratch) {
+  void work(int64_t b, int64_t group, int64_t number, Scratch<T>& scratch) {
+    const Share& share = shares_.shares()[static_cast<std::size_t>(number)];
+    const Item& item = share.item;
     const int lanes = kernel_.lanes;
-    const int64_t d = q_.channels(), e = v_.channels(), capacity = capacity_of(item);
-    const int64_t pitch = pitch_of(item, lanes);
-    T* box_k = scratch(0, item.rows() * d * pitch);
-    T* box_v = scratch(1, item.rows() * e * pitch);
-    pack_box(mover_, axes_, item, k_, b, group, T(1), box_k, pitch);
-    pack_box(mover_, axes_, item, v_, b, group, T(1), box_v, pitch);
-    T* tile_q = scratch(2, kMaxVectors * d * lanes);
-    T* tile_do = scratch(3, kMaxVectors * e * lanes);
-    T* tile_dq = scratch(4, kMaxVectors * d * lanes);
-    T* s = scratch(5, kMaxVectors * capacity * lanes);
-    T* dp = scratch(6, kMaxVectors * capacity * lanes);
-    T* lse = scratch(7, kMaxVectors * lanes);
-    T* delta = scratch(8, kMaxVectors * lanes);
-    std::array<T, kMaxLanes> factor;
-    factor.fill(scale_);
-    const int64_t per_group = query_.size(-2) / key_.size(-2);
-    Tiler tiler(plan, item, lanes, capacity);
-    tiler.each([&](const TileTargets& targets, const std::vector<Tile>& steps) {
-      for (int64_t head = group * per_group; head < (group + 1) * per_group; ++head) {
-        pack_tile(mover_, axes_, item, q_, b, head, targets, lanes, scale_, tile_q);
-        pack_tile(mover_, axes_, item, do_, b, head, targets, lanes, T(1), tile_do);
-        gather(item, lse_of_, b, head, targets, lse);
-        gather(item, delta_of_, b, head, targets, delta);
-        std::fill_n(tile_dq, targets.vectors * d * lanes, T(0));
-        for (const Tile& tile : steps) {
-          kernel_.scores(tile, tile_q, {box_k, d, pitch}, table(head), s);
-          kernel_.scores(unmasked(tile), tile_do, {box_v, e, pitch}, nullptr, dp);
-          kernel_.query_gradient(tile, lse, delta, s, dp);
-          kernel_.accumulate(tile, dp, {box_k, d, pitch}, tile_dq);
-          if (bias_.defined()) bias_gradient(tile, targets, dp, number, head);
-        }
-        each_vector(axes_, item, dq_, targets, lanes, [&](int v, const int64_t* at) {
-          mover_.unpack(targets.valid, d, tile_dq + v * d * lanes, lanes, factor.data(),
-                        dq_.at(b, head), at);
+    const int64_t d = q_.channels(), e = v_.channels(), rows = item.rows(),
+                  width = item.source[2].size(), dp = padded(d, lanes), ep = padded(e, lanes);
+    int64_t pitch = 0, capacity = 1;
+    for (const auto& part : share.parts) {
+      pitch = std::max(pitch, pitch_of(part, lanes));
+      capacity = std::max(capacity, capacity_of(part, tiling_));
+    }
+    T* box_k = scratch(0, rows * d * pitch);
+    T* box_v = scratch(1, rows * e * pitch);
+    T* rows_k = scratch(2, rows * width * dp);
+    GradientRows<S, T> grad_k(mover_, axes_, share, dk_, b, group, scratch(3, rows * width * dp),
+                              dp),
+        grad_v(mover_, axes_, share, dv_, b, group, scratch(4, rows * width * ep), ep);
+    const int64_t lanes_of_tile = kMaxVectors * lanes;
+    const Buffers to{scratch(5, lanes_of_tile * d),
+                     scratch(6, lanes_of_tile * e),
+                     scratch(7, lanes_of_tile * dp),
+                     scratch(8, lanes_of_tile * ep),
+                     scratch(9, lanes_of_tile * dp),
+                     scratch(10, lanes_of_tile * capacity),
+                     scratch(11, lanes_of_tile * capacity),
+                     scratch(12, lanes_of_tile),
+                     scratch(13, lanes_of_tile)};
+    const RowReader<S, T> key_rows(mover_, axes_, item, k_, b, group),
+        value_rows(mover_, axes_, item, v_, b, group);
+    HeldRows held(item);
+    const auto come = [&](int64_t p0, int64_t p1, int64_t row) {
+      key_rows.pack(p0, p1, box_k + row * d * pitch, pitch);
+      value_rows.pack(p0, p1, box_v + row * e * pitch, pitch);
+      key_rows.copy(p0, p1, rows_k + row * width * dp, dp);
+      grad_k.come(row);
+      grad_v.come(row);
+    };
+    const auto go = [&](int64_t p0, int64_t p1, int64_t row) {
+      grad_k.go(p0, p1, row);
+      grad_v.go(p0, p1, row);
+    };
+    for (std::size_t i = 0; i < share.parts.size(); ++i) {
+      const Item& part = share.parts[i];
+      const bool owned = i == share.owned;
+      Tiler tiler(shares_.plan(), part, lanes, capacity);
+      tiler.each_row([&](int64_t i0, int64_t i1) {
+        held.require(tiler.planes(i0), tiler.rows(i1), come, go);
+        tiler.each_of_row(i0, i1, [&](const TileTargets& targets, const std::vector<Tile>& steps) {
+          for (int64_t head = group * per_group_; head < (group + 1) * per_group_; ++head) {
+            read(part, targets, b, head, to);
+            for (const Tile& tile : steps) {
+              kernel_.scores(tile, to.queries, {box_k, d, pitch}, table(head), to.s);
+              kernel_.scores(unmasked(tile), to.grads, {box_v, e, pitch}, nullptr, to.dp);
+              kernel_.query_gradient(tile, to.lse, to.delta, to.s, to.dp);
+              kernel_.spread(tile, targets.valid, to.dp, to.query_rows, grad_k.box());
+              kernel_.spread(tile, targets.valid, to.s, to.grad_rows, grad_v.box());
+              if (!owned) continue;
+              kernel_.weigh(tile, targets.valid, to.dp, {rows_k, width, dp}, to.grad_queries);
+              if (bias_.defined()) bias_gradient(tile, targets, to.dp, b * count() + number, head);
+            }
+            if (owned) write(part, targets, b, head, to);
+          }
         });
-      }
-    });
-  }
-
-  void keys(int64_t b, int64_t group, const Plan& plan, const Item& item, int64_t /*number*/,
-            Scratch<T>& scratch) {
-    const int lanes = kernel_.lanes;
-    const int64_t d = q_.channels(), e = v_.channels(), capacity = capacity_of(item);
-    const int64_t pitch = pitch_of(item, lanes), rows = item.rows();
-    T* box_q = scratch(0, rows * d * pitch);
-    T* box_do = scratch(1, rows * e * pitch);
-    T* box_lse = scratch(2, rows * pitch);
-    T* box_delta = scratch(3, rows * pitch);
-    T* tile_k = scratch(4, kMaxVectors * d * lanes);
-    T* tile_v = scratch(5, kMaxVectors * e * lanes);
-    T* s = scratch(6, kMaxVectors * capacity * lanes);
-    T* dp = scratch(7, kMaxVectors * capacity * lanes);
-    // sums over the query heads of the group, tile by tile
-    const int64_t width = (item.target[2].size() + lanes - 1) / lanes * lanes;
-    const int64_t targets_padded = item.target[0].size() * item.target[1].size() * width;
-    T* sum_k = scratch(8, targets_padded * d);
-    T* sum_v = scratch(9, targets_padded * e);
-    std::fill_n(sum_k, targets_padded * d, T(0));
-    std::fill_n(sum_v, targets_padded * e, T(0));
-    const int64_t per_group = query_.size(-2) / key_.size(-2);
-    Tiler tiler(plan, item, lanes, capacity);
-    for (int64_t head = group * per_group; head < (group + 1) * per_group; ++head) {
-      pack_box(mover_, axes_, item, q_, b, head, scale_, box_q, pitch);
-      pack_box(mover_, axes_, item, do_, b, head, T(1), box_do, pitch);
-      pack_box(exact_, axes_, item, lse_of_, b, head, T(1), box_lse, pitch);
-      pack_box(exact_, axes_, item, delta_of_, b, head, T(1), box_delta, pitch);
-      T *dk = sum_k, *dv = sum_v;
-      const bool last = head + 1 == (group + 1) * per_group;
-      tiler.each([&](const TileTargets& targets, const std::vector<Tile>& steps) {
-        pack_tile(mover_, axes_, item, k_, b, group, targets, lanes, T(1), tile_k);
-        pack_tile(mover_, axes_, item, v_, b, group, targets, lanes, T(1), tile_v);
-        for (const Tile& tile : steps) {
-          kernel_.scores(tile, tile_k, {box_q, d, pitch}, table(head), s);
-          kernel_.scores(unmasked(tile), tile_v, {box_do, e, pitch}, nullptr, dp);
-          kernel_.key_gradient(tile, {box_lse, 1, pitch}, {box_delta, 1, pitch}, s, dp);
-          kernel_.accumulate(tile, dp, {box_q, d, pitch}, dk);
-          kernel_.accumulate(tile, s, {box_do, e, pitch}, dv);
-        }
-        if (last) {
-          write(item, targets, dk, dk_, b, group);
-          write(item, targets, dv, dv_, b, group);
-        }
-        dk += targets.vectors * d * lanes;
-        dv += targets.vectors * e * lanes;
       });
     }
+    held.drop_all(go);
+  }
+
+  // The tile's queries and what belongs to them.
+  void read(const Item& item, const TileTargets& targets, int64_t b, int64_t head,
+            const Buffers& to) const {
+    const int lanes = kernel_.lanes;
+    const int64_t d = q_.channels(), e = v_.channels(), dp = padded(d, lanes),
+                  ep = padded(e, lanes);
+    pack_tile(mover_, axes_, item, q_, b, head, targets, lanes, scale_, to.queries);
+    pack_tile(mover_, axes_, item, do_, b, head, targets, lanes, T(1), to.grads);
+    each_vector(axes_, item, q_, targets, lanes, [&](int v, const int64_t* at) {
+      mover_.gather(targets.valid, d, q_.at(b, head), at, scale_, to.query_rows + v * lanes * dp,
+                    dp);
+    });
+    each_vector(axes_, item, do_, targets, lanes, [&](int v, const int64_t* at) {
+      mover_.gather(targets.valid, e, do_.at(b, head), at, T(1), to.grad_rows + v * lanes * ep, ep);
+    });
+    for (const auto& [from, numbers] : {std::pair{&lse_of_, to.lse}, {&delta_of_, to.delta}}) {
+      std::fill_n(numbers, kMaxVectors * lanes, T(0));
+      each_vector(axes_, item, *from, targets, lanes, [&](int v, const int64_t* at) {
+        for (int64_t l = 0; l < targets.valid; ++l)
+          numbers[v * lanes + l] = from->at(b, head)[at[l]];
+      });
+    }
+    std::fill_n(to.grad_queries, targets.vectors * lanes * dp, T(0));
+  }
+
+  void write(const Item& item, const TileTargets& targets, int64_t b, int64_t head,
+             const Buffers& from) const {
+    const int lanes = kernel_.lanes;
+    const int64_t pitch = padded(dq_.channels(), lanes);
+    std::array<T, kMaxLanes> factor;
+    factor.fill(scale_);
+    each_vector(axes_, item, dq_, targets, lanes, [&](int v, const int64_t* at) {
+      mover_.scatter(targets.valid, dq_.channels(), from.grad_queries + v * lanes * pitch, pitch,
+                     factor.data(), dq_.at(b, head), at);
+    });
   }
 
   // Masked shifts have no weight already: what they hold need only be finite.
   static Tile unmasked(Tile tile) {
     tile.lanes.ragged = false;
     return tile;
-  }
-
-  void gather(const Item& item, const Tokens<T>& from, int64_t b, int64_t head,
-              const TileTargets& targets, T* to) const {
-    std::fill_n(to, kMaxVectors * kernel_.lanes, T(0));
-    each_vector(axes_, item, from, targets, kernel_.lanes, [&](int v, const int64_t* at) {
-      for (int64_t l = 0; l < targets.valid; ++l)
-        to[v * kernel_.lanes + l] = from.at(b, head)[at[l]];
-    });
-  }
-
-  void write(const Item& item, const TileTargets& targets, const T* from, const Tokens<S>& to,
-             int64_t b, int64_t head) const {
-    std::array<T, kMaxLanes> one;
-    one.fill(T(1));
-    const int lanes = kernel_.lanes;
-    each_vector(axes_, item, to, targets, lanes, [&](int v, const int64_t* at) {
-      mover_.unpack(targets.valid, to.channels(), from + v * to.channels() * lanes, lanes,
-                    one.data(), to.at(b, head), at);
-    });
   }
 
   const T* table(int64_t head) const {
@@ -204,22 +205,24 @@ class Backward {
 
   Kernel<T> kernel_;
   Mover<S, T> mover_;
-  Mover<T, T> exact_;
+  Tiling tiling_;
   Axes axes_;
   at::Tensor query_, key_, value_, grad_out_, lse_, delta_, bias_;
   at::Tensor grad_query_, grad_key_, grad_value_, grad_bias_;
   Tokens<S> q_, k_, v_, do_, dq_, dk_, dv_;
   Tokens<T> lse_of_, delta_of_;
   T scale_;
+  int64_t groups_, per_group_;
+  Shares shares_;
 };
 
 }  // namespace
 
 Gradients backward_tiled(const Inputs& in, const at::Tensor& lse, const at::Tensor& grad_out,
-                         const at::Tensor& delta, CpuLevel level) {
+                         const at::Tensor& delta, CpuLevel level, const Tiling& tiling) {
   auto grad = with_kernels(in.query.scalar_type(), level,
                            [&]<class S, class T>(const Kernels<S, T>& kernels) {
-                             return Backward<S, T>(in, lse, grad_out, delta, kernels).run();
+                             return Backward<S, T>(in, lse, grad_out, delta, kernels, tiling).run();
                            });
   const auto type = in.query.scalar_type();
   if (in.bias) grad.bias = grad.bias.to(in.bias->scalar_type());

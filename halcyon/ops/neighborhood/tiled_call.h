@@ -79,15 +79,12 @@ class Offsets {
 // of them, lest the channels of one place share cache sets. A lane with few sources is read on, as
 // far as the block's longest.
 inline int64_t pitch_of(const Item& item, int lanes) {
-  const Band& band = *item.band[2];
   int64_t width = item.source[2].size();
   for (int64_t first = item.target[2].begin; first < item.target[2].end; first += lanes) {
     const int64_t end = std::min(first + lanes, item.target[2].end);
     int64_t shifts = 0;
-    for (int64_t t = first; t < end; ++t)
-      shifts = std::max(shifts, band[static_cast<std::size_t>(t)].count);
-    const int64_t begin = band[static_cast<std::size_t>(first)].start,
-                  last = band[static_cast<std::size_t>(end - 1)].start;
+    for (int64_t t = first; t < end; ++t) shifts = std::max(shifts, item.span(2, t).count);
+    const int64_t begin = item.span(2, first).start, last = item.span(2, end - 1).start;
     width = std::max(width, std::max(last + 1, begin + lanes) + shifts - item.source[2].begin);
   }
   return ((width + lanes - 1) / lanes | 1) * lanes;
@@ -110,6 +107,38 @@ void pack_box(const Mover<S, T>& mover, const Axes& axes, const Item& item, cons
     }
   }
 }
+
+// Reads rows of sources one by one, as HeldRows asks for them.
+template <class S, class T>
+class RowReader {
+ public:
+  RowReader(const Mover<S, T>& mover, const Axes& axes, const Item& item, const Tokens<S>& tokens,
+            int64_t b, int64_t head)
+      : mover_(mover), where_(axes, item, tokens), channels_(tokens.channels()) {
+    from_ = tokens.at(b, head);
+    offset_.reserve(static_cast<std::size_t>(item.source[2].size()));
+    for (int64_t i = item.source[2].begin; i < item.source[2].end; ++i)
+      offset_.push_back(where_(2, i));
+  }
+  // Transposed: (channels, pitch).
+  void pack(int64_t p0, int64_t p1, T* to, int64_t pitch) const {
+    mover_.pack(count(), channels_, from(p0, p1), offset_.data(), T(1), to, pitch);
+  }
+  // As they are: (places, pitch).
+  void copy(int64_t p0, int64_t p1, T* to, int64_t pitch) const {
+    mover_.gather(count(), channels_, from(p0, p1), offset_.data(), T(1), to, pitch);
+  }
+
+ private:
+  int64_t count() const { return static_cast<int64_t>(offset_.size()); }
+  const S* from(int64_t p0, int64_t p1) const { return from_ + where_(0, p0) + where_(1, p1); }
+
+  const Mover<S, T>& mover_;
+  Offsets where_;
+  int64_t channels_;
+  const S* from_;
+  std::vector<int64_t> offset_;
+};
 
 // For each vector of the tile: f(vector, token offsets of its valid lanes).
 template <class S, class F>
@@ -138,20 +167,28 @@ void pack_tile(const Mover<S, T>& mover, const Axes& axes, const Item& item,
   });
 }
 
+// Channels in whole vectors.
+inline int64_t padded(int64_t channels, int lanes) {
+  return (channels + lanes - 1) / lanes * lanes;
+}
+
 // The most sources of a target of the item.
 inline int64_t most_scores(const Item& item) {
   int64_t most = 1;
   for (std::size_t a = 0; a < kMaxAxes; ++a) {
     int64_t count = 0;
     for (int64_t t = item.target[a].begin; t < item.target[a].end; ++t)
-      count = std::max(count, (*item.band[a])[static_cast<std::size_t>(t)].count);
+      count = std::max(count, item.span(a, t).count);
     most *= count;
   }
   return most;
 }
 
-inline int64_t capacity_of(const Item& item) {
-  return std::clamp<int64_t>(most_scores(item), 1, kMaxSlots);
+inline int64_t capacity_of(const Item& item, const Tiling& tiling = {}) {
+  return std::clamp<int64_t>(most_scores(item), 1, tiling.slots > 0 ? tiling.slots : kMaxSlots);
+}
+inline int64_t bytes_of(const Tiling& tiling) {
+  return tiling.bytes > 0 ? tiling.bytes : packed_bytes();
 }
 
 }  // namespace halcyon::neighborhood

@@ -2,6 +2,8 @@
 #include <cmath>
 #include <limits>
 
+#include "halcyon/base/large_pages.h"
+#include "halcyon/ops/neighborhood/held_rows.h"
 #include "halcyon/ops/neighborhood/tiled_call.h"
 
 namespace halcyon::neighborhood {
@@ -10,20 +12,21 @@ namespace {
 template <class S, class T>
 class Forward {
  public:
-  Forward(const Inputs& in, const Kernels<S, T>& kernels)
+  Forward(const Inputs& in, const Kernels<S, T>& kernels, const Tiling& tiling)
       : kernel_(kernels.kernel),
         mover_(kernels.mover),
+        tiling_(tiling),
         axes_(three_axes(in.axes)),
-        plan_(axes_, Plan::queries,
-              (in.query.size(-1) + in.value.size(-1)) * static_cast<int64_t>(sizeof(T)),
-              packed_bytes(), shares_of(in.query.size(0) * in.key.size(-2), false)),
+        plan_(axes_,
+              Plan::Rings{(in.query.size(-1) + in.value.size(-1)) * static_cast<int64_t>(sizeof(T)),
+                          bytes_of(tiling), shares_of(in.query.size(0) * in.key.size(-2), false)}),
         query_(readable<S>(in.query)),
         key_(readable<S>(in.key)),
         value_(readable<S>(in.value)),
         scale_(static_cast<T>(in.scale)) {
     auto shape = query_.sizes().vec();
     shape.back() = value_.size(-1);
-    out_ = at::empty(shape, query_.options());
+    out_ = on_large_pages(at::empty(shape, query_.options()));
     shape.pop_back();
     lse_ = at::empty(shape, query_.options().dtype(in.accumulate()));
     if (in.bias) bias_ = in.bias->to(in.accumulate()).contiguous();
@@ -50,32 +53,46 @@ class Forward {
  private:
   void work(int64_t b, int64_t group, const Item& item, Scratch<T>& scratch) {
     const int lanes = kernel_.lanes;
-    const int64_t d = q_.channels(), e = v_.channels(), capacity = capacity_of(item);
-    const int64_t pitch = pitch_of(item, lanes);
+    const int64_t d = q_.channels(), capacity = capacity_of(item, tiling_),
+                  pitch = pitch_of(item, lanes);
+    const int64_t width = item.source[2].size(), channels = padded(v_.channels(), lanes);
     T* keys = scratch(0, item.rows() * d * pitch);
-    T* values = scratch(1, item.rows() * e * pitch);
-    pack_box(mover_, axes_, item, k_, b, group, T(1), keys, pitch);
-    pack_box(mover_, axes_, item, v_, b, group, T(1), values, pitch);
+    T* values = scratch(1, item.rows() * width * channels);
     T* queries = scratch(2, kMaxVectors * d * lanes);
-    T* sums = scratch(3, kMaxVectors * e * lanes);
+    T* sums = scratch(3, kMaxVectors * lanes * channels);
     T* scores = scratch(4, kMaxVectors * capacity * lanes);
     T* max = scratch(5, kMaxVectors * lanes);
     T* sum = scratch(6, kMaxVectors * lanes);
     const int64_t per_group = query_.size(-2) / key_.size(-2);
+    const RowReader<S, T> key_rows(mover_, axes_, item, k_, b, group),
+        value_rows(mover_, axes_, item, v_, b, group);
+    HeldRows held(item);
     Tiler tiler(plan_, item, lanes, capacity);
-    tiler.each([&](const TileTargets& targets, const std::vector<Tile>& steps) {
-      for (int64_t head = group * per_group; head < (group + 1) * per_group; ++head) {
-        pack_tile(mover_, axes_, item, q_, b, head, targets, lanes, scale_, queries);
-        std::fill_n(max, kMaxVectors * lanes, -std::numeric_limits<T>::infinity());
-        std::fill_n(sum, kMaxVectors * lanes, T(0));
-        std::fill_n(sums, targets.vectors * e * lanes, T(0));
-        for (const Tile& tile : steps) {
-          kernel_.scores(tile, queries, {keys, d, pitch}, table(head), scores);
-          kernel_.soften(tile, e, scores, max, sum, sums);
-          kernel_.accumulate(tile, scores, {values, e, pitch}, sums);
-        }
-        finish(b, head, item, targets, sums, max, sum);
-      }
+    const auto heads = [&](const auto& f) {
+      for (int64_t head = group * per_group; head < (group + 1) * per_group; ++head) f(head);
+    };
+    tiler.each_row([&](int64_t i0, int64_t i1) {
+      held.require(
+          tiler.planes(i0), tiler.rows(i1),
+          [&](int64_t p0, int64_t p1, int64_t row) {
+            key_rows.pack(p0, p1, keys + row * d * pitch, pitch);
+            value_rows.copy(p0, p1, values + row * width * channels, channels);
+          },
+          [](int64_t, int64_t, int64_t) {});
+      tiler.each_of_row(i0, i1, [&](const TileTargets& targets, const std::vector<Tile>& steps) {
+        heads([&](int64_t head) {
+          pack_tile(mover_, axes_, item, q_, b, head, targets, lanes, scale_, queries);
+          std::fill_n(max, kMaxVectors * lanes, -std::numeric_limits<T>::infinity());
+          std::fill_n(sum, kMaxVectors * lanes, T(0));
+          std::fill_n(sums, targets.vectors * lanes * channels, T(0));
+          for (const Tile& tile : steps) {
+            kernel_.scores(tile, queries, {keys, d, pitch}, table(head), scores);
+            kernel_.soften(tile, channels, scores, max, sum, sums);
+            kernel_.weigh(tile, targets.valid, scores, {values, width, channels}, sums);
+          }
+          finish(b, head, item, targets, sums, max, sum, channels);
+        });
+      });
     });
   }
 
@@ -84,9 +101,8 @@ class Forward {
   }
 
   void finish(int64_t b, int64_t head, const Item& item, const TileTargets& targets, const T* sums,
-              const T* max, T* sum) {
+              const T* max, T* sum, int64_t channels) {
     const int lanes = kernel_.lanes;
-    const int64_t e = o_.channels();
     each_vector(axes_, item, l_, targets, lanes, [&](int v, const int64_t* at) {
       for (int64_t l = 0; l < targets.valid; ++l) {
         T& total = sum[v * lanes + l];
@@ -95,13 +111,14 @@ class Forward {
       }
     });
     each_vector(axes_, item, o_, targets, lanes, [&](int v, const int64_t* at) {
-      mover_.unpack(targets.valid, e, sums + v * e * lanes, lanes, sum + v * lanes, o_.at(b, head),
-                    at);
+      mover_.scatter(targets.valid, o_.channels(), sums + v * lanes * channels, channels,
+                     sum + v * lanes, o_.at(b, head), at);
     });
   }
 
   Kernel<T> kernel_;
   Mover<S, T> mover_;
+  Tiling tiling_;
   Axes axes_;
   Plan plan_;
   at::Tensor query_, key_, value_, out_, lse_, bias_;
@@ -112,10 +129,10 @@ class Forward {
 
 }  // namespace
 
-Output forward_tiled(const Inputs& in, CpuLevel level) {
+Output forward_tiled(const Inputs& in, CpuLevel level, const Tiling& tiling) {
   const auto result = with_kernels(in.query.scalar_type(), level,
                                    [&]<class S, class T>(const Kernels<S, T>& kernels) {
-                                     return Forward<S, T>(in, kernels).run();
+                                     return Forward<S, T>(in, kernels, tiling).run();
                                    });
   return {result.out.to(in.query.scalar_type()), result.lse};
 }

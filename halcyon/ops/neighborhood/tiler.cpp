@@ -6,10 +6,6 @@
 namespace halcyon::neighborhood {
 namespace {
 
-const Span& at(const Band* band, int64_t target) {
-  return (*band)[static_cast<std::size_t>(target)];
-}
-
 // Calls f(begin, end, first, last) for the stretches of positions that the same spans
 // first, ..., last - 1 cover. Starts and ends must not decrease.
 template <class SpanOf, class F>
@@ -47,11 +43,11 @@ Tiler::Tiler(const Plan& plan, const Item& item, int lanes, int64_t capacity)
 Lanes Tiler::lanes_at(int64_t i2, int64_t valid) const {
   Lanes lanes;
   const int64_t kernel = plan_.axes()[2].kernel;
-  const Span first = at(item_.band[2], i2);
+  const Span first = item_.span(2, i2);
   bool direct = true, near = true;
   for (int64_t l = 0; l < lanes_; ++l) {
     const int64_t target = i2 + std::min(l, valid - 1);
-    const Span span = at(item_.band[2], target);
+    const Span span = item_.span(2, target);
     lanes.at[l] = static_cast<int32_t>(span.start - first.start);
     lanes.count[l] = static_cast<int32_t>(span.count);
     lanes.bias[l] = static_cast<int32_t>(sign_ * (span.start - target) + kernel - 1);
@@ -111,43 +107,57 @@ int64_t Tiler::bias_of_row(const TileTargets& targets, int vector, int64_t p0, i
   return (row0 * (2 * axes[1].kernel - 1) + row1) * (2 * axes[2].kernel - 1);
 }
 
+Range Tiler::planes(int64_t i0) const {
+  const Span span = item_.span(0, i0);
+  return {span.start, span.start + span.count};
+}
+Range Tiler::rows(int64_t i1) const {
+  const int64_t end = std::min(i1 + rows_of_step(item_), item_.target[1].end);
+  const Span first = item_.span(1, i1), last = item_.span(1, end - 1);
+  return {first.start, last.start + last.count};
+}
+
 // Vectors are consecutive rows of targets: what differs is which rows of sources they meet.
 void Tiler::add_rows(const TileTargets& targets) {
-  const Span outer = at(item_.band[0], targets.first[0]);
-  const int64_t width = item_.source[1].size();
+  const Span outer = item_.span(0, targets.first[0]);
   for (int64_t p0 = outer.start; p0 < outer.start + outer.count; ++p0) {
     each_stretch(
-        targets.vectors, [&](int v) { return at(item_.band[1], targets.first[1] + v); },
+        targets.vectors, [&](int v) { return item_.span(1, targets.first[1] + v); },
         [&](int64_t begin, int64_t end, int first, int last) {
           Run run;
-          run.row = (p0 - item_.source[0].begin) * width + begin - item_.source[1].begin;
-          run.element = at(item_.band[2], targets.first[2]).start - item_.source[2].begin;
+          run.element = item_.span(2, targets.first[2]).start - item_.source[2].begin;
           run.shifts = shifts_;
           run.first_vector = first;
           run.vectors = last - first;
-          for (int v = first; v < last; ++v) run.bias[v] = bias_of_row(targets, v, p0, begin);
-          add(run, end - begin);
+          while (begin < end) {
+            // as far as the rows are kept one behind the other
+            const int64_t next = std::min(end, begin + item_.stored[1] - item_.place(1, begin));
+            run.row = item_.row(p0, begin);
+            for (int v = first; v < last; ++v) run.bias[v] = bias_of_row(targets, v, p0, begin);
+            add(run, next - begin);
+            begin = next;
+          }
         });
   }
 }
 
 // Vectors are consecutive blocks of one row: what differs is which elements of a row they meet.
 void Tiler::add_blocks(const TileTargets& targets) {
-  const Span outer = at(item_.band[0], targets.first[0]),
-             inner = at(item_.band[1], targets.first[1]);
-  const auto span = [&](int v) { return at(item_.band[2], targets.first[2] + v * lanes_); };
+  const Span outer = item_.span(0, targets.first[0]), inner = item_.span(1, targets.first[1]);
+  const auto span = [&](int v) { return item_.span(2, targets.first[2] + v * lanes_); };
   for (int64_t p0 = outer.start; p0 < outer.start + outer.count; ++p0) {
     each_stretch(targets.vectors, span, [&](int64_t begin, int64_t end, int first, int last) {
       Run run;
-      run.row = (p0 - item_.source[0].begin) * item_.source[1].size() + inner.start -
-                item_.source[1].begin;
       run.element = begin - item_.source[2].begin;
       run.shifts = end - begin;
       run.first_vector = first;
       run.vectors = last - first;
-      for (int v = first; v < last; ++v)
-        run.bias[v] = bias_of_row(targets, v, p0, inner.start) + sign_ * (begin - span(v).start);
-      add(run, inner.count);
+      for (int64_t p1 = inner.start; p1 < inner.start + inner.count; ++p1) {
+        run.row = item_.row(p0, p1);
+        for (int v = first; v < last; ++v)
+          run.bias[v] = bias_of_row(targets, v, p0, p1) + sign_ * (begin - span(v).start);
+        add(run, 1);
+      }
     });
   }
 }

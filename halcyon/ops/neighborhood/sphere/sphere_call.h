@@ -67,7 +67,7 @@ void gather_rows(const Mover<S, T>& mover, const Pixels<S>& pixels, int64_t b, i
                  const int32_t* token, int64_t n, T scale, T* to) {
   std::array<int64_t, kMaxSources> offset;
   for (int64_t i = 0; i < n; ++i) offset[static_cast<std::size_t>(i)] = token[i] * pixels.pixel;
-  mover.gather(n, pixels.channels, pixels.at(b, head), offset.data(), scale, to);
+  mover.gather(n, pixels.channels, pixels.at(b, head), offset.data(), scale, to, pixels.channels);
 }
 
 // A block's pixels as (channels, kBlock), times scale; missing ones are 0.
