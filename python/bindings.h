@@ -10,6 +10,7 @@ void add_module_handle(pybind11::module_& m);
 void add_operators(pybind11::module_& m);
 void add_observation_classes(pybind11::module_& m);
 void add_neighborhood(pybind11::module_& m);
+void add_autotuner(pybind11::module_& m);
 void add_layers(pybind11::module_& m);
 void add_models(pybind11::module_& m);
 void add_healpix(pybind11::module_& m);

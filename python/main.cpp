@@ -28,6 +28,7 @@ PYBIND11_MODULE(_C, m) {
   python::add_observation_classes(m);
   python::add_operators(m);
   python::add_neighborhood(m);
+  python::add_autotuner(m);
   python::add_layers(m);
   python::add_models(m);
   python::add_healpix(m);

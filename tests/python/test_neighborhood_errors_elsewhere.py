@@ -188,6 +188,8 @@ def test_switches_and_counts():
     refused_each("set_memory_usage_preference", halcyon.set_memory_usage_preference,
                  [dict(pref="large"), dict(pref="")])
     refused_each("use_fused_na", halcyon.use_fused_na, [dict(mode=1), dict(kv_parallel=1)])
+    refused_each("use_autotuner", halcyon.use_autotuner, [dict(forward_pass=1), dict(steps_forward=-1),
+                                                          dict(steps_backward=1.5)])
     good = dict(q_shape=[1, 9, 2, 4], k_shape=[1, 9, 2, 4], v_shape=[1, 9, 2, 4], kernel_size=3, dilation=1,
                 is_causal=False, is_heads_last=True)
     assert halcyon.fna_flop_count(**good) > 0

@@ -4,6 +4,7 @@
 import os
 import subprocess
 import sys
+import warnings
 
 import neighborhood_reference as reference
 import pytest
@@ -23,6 +24,7 @@ def switches_as_they_were():
     torch.use_deterministic_algorithms(False)
     halcyon.use_fused_na(fused)
     halcyon.use_kv_parallelism_in_fused_na(kv)
+    halcyon.disable_autotuner()
     halcyon.set_memory_usage_preference()
     halcyon.enable_gemm_na()
     halcyon.enable_tiled_na()
@@ -76,7 +78,17 @@ def test_fused_and_kv_parallelism():
     assert halcyon.is_fused_na_enabled() is False
 
 
-def test_memory():
+def test_autotuner_and_memory():
+    def state():
+        return (halcyon.is_autotuner_enabled(), halcyon.is_autotuner_enabled_for_forward(),
+                halcyon.is_autotuner_enabled_for_backward())
+    halcyon.use_autotuner()
+    assert state() == (True, True, True)
+    for forward, backward in ((True, False), (False, True), (False, False), (True, True)):
+        halcyon.use_autotuner(forward, backward, False, True, 1, 1, 1, 1)
+        assert state() == (forward or backward, forward, backward)
+    halcyon.disable_autotuner()
+    assert state() == (False, False, False)
     for preference in ("strict", "unrestricted", "default"):
         halcyon.set_memory_usage_preference(pref=preference)
         assert halcyon.get_memory_usage_preference() == preference
@@ -100,7 +112,9 @@ def test_gemm_and_tiled():
 
 
 @pytest.mark.parametrize("switch", [
-    lambda: halcyon.use_fused_na(), lambda: halcyon.use_kv_parallelism_in_fused_na(),
+    lambda: halcyon.use_fused_na(), lambda: halcyon.use_autotuner(True, True, False, False, 1, 1, 1, 1),
+    lambda: halcyon.use_autotuner(True, True, True, True, 0, 0, 1, 1),
+    lambda: halcyon.use_kv_parallelism_in_fused_na(),
     lambda: halcyon.set_memory_usage_preference("strict"), lambda: halcyon.set_memory_usage_preference("unrestricted"),
     lambda: halcyon.disable_gemm_na(), lambda: halcyon.disable_tiled_na(),
     lambda: torch.use_deterministic_algorithms(True)])
@@ -115,9 +129,18 @@ def test_no_switch_changes_a_result_beyond_rounding(switch):
 
 def test_deterministic_mode():
     x = inputs()
+    halcyon.use_autotuner(True, True, False, False, 1, 1, 1, 1)
     torch.use_deterministic_algorithms(True)
-    first = everything(x)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        halcyon.use_autotuner(True, True, False, False, 1, 1, 1, 1)
+        first = everything(x)
+    assert any("autotuner" in str(w.message).lower() for w in caught)
+    assert not halcyon.is_autotuner_enabled()
+    assert not halcyon.is_autotuner_enabled_for_forward() and not halcyon.is_autotuner_enabled_for_backward()
     assert all(torch.equal(a, b) for a, b in zip(first, everything(x)))
+    torch.use_deterministic_algorithms(False)
+    assert halcyon.is_autotuner_enabled() and halcyon.is_autotuner_enabled_for_backward()
 
 
 @CPU_ONLY
@@ -167,9 +190,10 @@ def test_flop_counter_mode(axes, backend):
             getattr(halcyon, f"na{axes}d")(q, k, v, 3, **options, backend=backend)
         assert counter.get_total_flops() == expected, options
     h = torch.randn(2, 4, *[5] * axes, 6)
+    extra = torch.randn(2, 4, 7, 6)
     with FlopCounterMode(display=False) as counter:
-        attn = getattr(halcyon, f"na{axes}d_qk")(h, h, 3)
+        attn = getattr(halcyon, f"na{axes}d_qk")(h, h, 3, additional_keys=extra)
     assert counter.get_total_flops() == 2 * 2 * 4 * 15**axes * 6
     with FlopCounterMode(display=False) as counter:
-        getattr(halcyon, f"na{axes}d_av")(attn, h[..., :5], 3)
+        getattr(halcyon, f"na{axes}d_av")(attn, h[..., :5], 3, additional_values=extra[..., :5])
     assert counter.get_total_flops() == 2 * 2 * 4 * 15**axes * 5

@@ -8,6 +8,7 @@
 #include "halcyon/ops/dispatch.h"
 #include "halcyon/ops/neighborhood/operators.h"
 #include "halcyon/ops/neighborhood/slots.h"
+#include "halcyon/ops/neighborhood/tuned.h"
 
 // The inner operators of torch.ops.halcyon: the two between which autograd stands, and the windows
 // written out.
@@ -62,7 +63,7 @@ Output run_forward(const Inputs& in, Backend backend) {
     return output;
   }
   output =
-      backend == Backend::gemm ? neighborhood::forward_gemm(in) : neighborhood::forward_tiled(in);
+      backend == Backend::gemm ? neighborhood::forward_gemm(in) : neighborhood::forward_tuned(in);
   if (in.more_keys) neighborhood::add_more_tokens(in, output);
   return output;
 }
@@ -77,7 +78,7 @@ Gradients run_backward(const Inputs& in, const Output& output, const at::Tensor&
   const auto delta = neighborhood::delta_of(output, grad_out, grad_lse);
   auto grad = backend == Backend::gemm
                   ? neighborhood::backward_gemm(in, output.lse, grad_out, delta)
-                  : neighborhood::backward_tiled(in, output.lse, grad_out, delta);
+                  : neighborhood::backward_tuned(in, output.lse, grad_out, delta);
   if (in.more_keys) neighborhood::add_more_gradients(in, output.lse, grad_out, delta, grad);
   return grad;
 }

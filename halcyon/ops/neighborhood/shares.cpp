@@ -6,8 +6,6 @@
 namespace halcyon::neighborhood {
 namespace {
 
-constexpr int64_t kMostPlaces = 1024;  // of a share of a single row
-
 // The axis along which a ring of rows holds the least, or the only axis.
 int axis_of(const Axes& axes) {
   if (axes[0].length == 1 && axes[1].length == 1) return 2;
@@ -21,7 +19,7 @@ int axis_of(const Axes& axes) {
   return planes ? 0 : 1;
 }
 
-std::array<int64_t, kMaxAxes> extents(const Axes& axes, int64_t min_shares) {
+std::array<int64_t, kMaxAxes> extents(const Axes& axes, int64_t min_shares, int64_t most_places) {
   std::array<int64_t, kMaxAxes> extent;
   int64_t groups = 1;
   for (std::size_t a = 0; a < kMaxAxes; ++a) {
@@ -31,7 +29,7 @@ std::array<int64_t, kMaxAxes> extents(const Axes& axes, int64_t min_shares) {
   const auto cut = static_cast<std::size_t>(axis_of(axes));
   const int64_t whole = (axes[cut].length + axes[cut].dilation - 1) / axes[cut].dilation;
   int64_t parts = (min_shares + groups - 1) / groups;
-  if (cut == 2) parts = std::max(parts, whole / std::max(kMostPlaces, 4 * axes[2].kernel));
+  if (cut == 2) parts = std::max(parts, whole / std::max(most_places, 4 * axes[2].kernel));
   // a part shorter than its borders would mostly repeat its neighbours' work
   const int64_t unit = std::array<int64_t, kMaxAxes>{1, kMaxVectors, kMaxVectors * kMaxLanes}[cut];
   const int64_t least = std::max(2 * axes[cut].kernel, unit);
@@ -93,8 +91,8 @@ Share share_of(const Axes& axes, const Item& owned) {
 
 }  // namespace
 
-Shares::Shares(const Axes& axes, int64_t min_shares)
-    : plan_(axes, Plan::queries, extents(axes, min_shares)) {
+Shares::Shares(const Axes& axes, int64_t min_shares, int64_t most_places)
+    : plan_(axes, Plan::queries, extents(axes, min_shares, most_places)) {
   for (const auto& item : plan_.items()) shares_.push_back(share_of(axes, item));
 }
 

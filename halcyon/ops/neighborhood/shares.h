@@ -27,8 +27,9 @@ struct Share {
 
 class Shares {
  public:
-  // At least about min_shares of a head, if it is long enough.
-  Shares(const Axes& axes, int64_t min_shares);
+  // At least about min_shares of a head, if it is long enough; of a single row, shares of at most
+  // about most_places, as no ring serves there.
+  Shares(const Axes& axes, int64_t min_shares, int64_t most_places);
 
   const Plan& plan() const { return plan_; }
   const std::vector<Share>& shares() const { return shares_; }

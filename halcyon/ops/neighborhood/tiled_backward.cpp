@@ -31,7 +31,7 @@ class Backward {
         scale_(static_cast<T>(in.scale)),
         groups_(key_.size(-2)),
         per_group_(query_.size(-2) / std::max<int64_t>(groups_, 1)),
-        shares_(axes_, shares_of(query_.size(0) * groups_)) {
+        shares_(axes_, shares_of(query_.size(0) * groups_), most_places(tiling)) {
     grad_query_ = on_large_pages(at::empty(query_.sizes(), query_.options()));
     grad_key_ = on_large_pages(at::empty(key_.sizes(), query_.options()));
     grad_value_ = on_large_pages(at::empty(value_.sizes(), query_.options()));
@@ -72,6 +72,13 @@ class Backward {
   static int64_t shares_of(int64_t heads) {
     const int64_t wanted = is_kv_parallelism_in_fused_na_enabled() ? 16 : 4;
     return (wanted + heads - 1) / std::max<int64_t>(heads, 1);
+  }
+  // Transposed keys and values, keys as they are, and two gradients; a quarter is what the caches
+  // hold of it.
+  int64_t most_places(const Tiling& tiling) const {
+    const auto place =
+        (3 * query_.size(-1) + 2 * value_.size(-1)) * static_cast<int64_t>(sizeof(T));
+    return std::max<int64_t>(bytes_of(tiling) / 4 / std::max<int64_t>(place, 1), 256);
   }
   int64_t count() const { return static_cast<int64_t>(shares_.shares().size()); }
 
