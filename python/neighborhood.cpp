@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/ops/neighborhood/neighborhood.h"
 
+#include "halcyon/nn/neighborhood_attention.h"
 #include "halcyon/ops/neighborhood/sphere/neighborhood_healpix.h"
 #include "halcyon/ops/neighborhood/sphere/seen_mask.h"
 #include "halcyon/ops/neighborhood/unfused.h"
@@ -161,6 +162,14 @@ void add_neighborhood(py::module_& m) {
       },
       Unlocked());
   sub.def("neighborhood_attention_healpix_stats", &stats);
+  sub.def("check_neighborhood_module", [](const std::string& name, int rank, Numbers kernel,
+                                          Numbers dilation, Numbers stride, Numbers causal,
+                                          Numbers periodic, bool rel_pos_bias) {
+    check_neighborhood_module(name.c_str(), rank,
+                              unfused(std::move(kernel), std::move(dilation), std::move(stride),
+                                      std::move(causal), std::move(periodic), {}, {}, {}),
+                              rel_pos_bias);
+  });
   sub.def("check_healpix_window", [](const std::string& name, int64_t level,
                                      std::optional<double> radius_deg, std::optional<int64_t> rings,
                                      const std::string& order, MaybeTensor region) {
