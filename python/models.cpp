@@ -40,6 +40,7 @@ QkNormKwargs qk_norm_kwargs(const py::object& given) {
   Arguments("attn_kwargs", given)
       .read("qk_norm_type", kwargs.qk_norm_type)
       .read("qk_norm_affine", kwargs.qk_norm_affine)
+      .read("qk_norm_eps", kwargs.qk_norm_eps)
       .finish();
   return kwargs;
 }

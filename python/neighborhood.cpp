@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/ops/neighborhood/neighborhood.h"
 
+#include "halcyon/nn/neighborhood_attention.h"
 #include "halcyon/ops/neighborhood/sphere/neighborhood_healpix.h"
 #include "halcyon/ops/neighborhood/sphere/seen_mask.h"
 #include "halcyon/ops/neighborhood/unfused.h"
+#include "halcyon/ops/tuning/environment.h"
+#include "halcyon/ops/tuning/flops.h"
 #include "halcyon/ops/tuning/switches.h"
 #include "python/bind_module.h"
 #include "python/bindings.h"
@@ -93,13 +96,7 @@ py::dict stats(int64_t level, std::optional<double> radius_deg, std::optional<in
   return result;
 }
 
-}  // namespace
-
-void add_neighborhood(py::module_& m) {
-  auto sub = m.def_submodule("neighborhood");
-  sub.def("na1d", &attend<na1d>, Unlocked());
-  sub.def("na2d", &attend<na2d>, Unlocked());
-  sub.def("na3d", &attend<na3d>, Unlocked());
+void add_tuning(py::module_& sub) {
   sub.def("use_fused_na", &use_fused_na);
   sub.def("is_fused_na_enabled", &is_fused_na_enabled);
   sub.def("use_kv_parallelism_in_fused_na", &use_kv_parallelism_in_fused_na);
@@ -112,6 +109,28 @@ void add_neighborhood(py::module_& m) {
   sub.def("enable_tiled_na", &enable_tiled_na);
   sub.def("disable_tiled_na", &disable_tiled_na);
   sub.def("is_tiled_na_enabled", &is_tiled_na_enabled);
+  sub.def("has_cuda", &has_cuda);
+  sub.def("get_device_cc", &get_device_cc);
+  sub.def("has_half", &has_half);
+  sub.def("has_bfloat", &has_bfloat);
+  sub.def("has_fna", &has_fna);
+  sub.def("has_gemm", &has_gemm);
+  sub.def("has_tf32_gemm", &has_tf32_gemm);
+  sub.def("has_fp32_gemm", &has_fp32_gemm);
+  sub.def("has_fp64_gemm", &has_fp64_gemm);
+  sub.def("fna_flop_count", &fna_flop_count);
+  sub.def("na_qk_flop_count", &na_qk_flop_count);
+  sub.def("na_av_flop_count", &na_av_flop_count);
+}
+
+}  // namespace
+
+void add_neighborhood(py::module_& m) {
+  auto sub = m.def_submodule("neighborhood");
+  add_tuning(sub);
+  sub.def("na1d", &attend<na1d>, Unlocked());
+  sub.def("na2d", &attend<na2d>, Unlocked());
+  sub.def("na3d", &attend<na3d>, Unlocked());
   sub.def("na1d_varlen", &attend_packed, Unlocked());
   sub.def("attention", &plain, Unlocked());
   sub.def(
@@ -143,6 +162,14 @@ void add_neighborhood(py::module_& m) {
       },
       Unlocked());
   sub.def("neighborhood_attention_healpix_stats", &stats);
+  sub.def("check_neighborhood_module", [](const std::string& name, int rank, Numbers kernel,
+                                          Numbers dilation, Numbers stride, Numbers causal,
+                                          Numbers periodic, bool rel_pos_bias) {
+    check_neighborhood_module(name.c_str(), rank,
+                              unfused(std::move(kernel), std::move(dilation), std::move(stride),
+                                      std::move(causal), std::move(periodic), {}, {}, {}),
+                              rel_pos_bias);
+  });
   sub.def("check_healpix_window", [](const std::string& name, int64_t level,
                                      std::optional<double> radius_deg, std::optional<int64_t> rings,
                                      const std::string& order, MaybeTensor region) {

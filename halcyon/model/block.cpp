@@ -22,7 +22,9 @@ SpatialAttentionOptions spatial_options(const VideoDiTBlockOptions& options) {
   spatial.proj_drop_rate = options.proj_drop_rate;
   spatial.qk_norm_type = options.attn_kwargs.qk_norm_type;
   spatial.qk_norm_affine = options.attn_kwargs.qk_norm_affine;
+  spatial.qk_norm_eps = options.attn_kwargs.qk_norm_eps;
   spatial.grid = options.grid;
+  spatial.token_order = options.token_order;
   return spatial;
 }
 

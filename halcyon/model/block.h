@@ -20,6 +20,7 @@ struct TemporalKwargs {
 struct QkNormKwargs {
   std::optional<std::string> qk_norm_type = {};
   bool qk_norm_affine = true;
+  std::optional<double> qk_norm_eps = {};  // the norm's own if none
 };
 
 // The rotary tables (T, d_head) of a forward (temporal_attn_kwargs).
@@ -41,7 +42,9 @@ struct VideoDiTBlockOptions {
   bool is_causal = false;                 // of the temporal attention
   bool adaln_zero_init = true;
   QkNormKwargs attn_kwargs;
-  std::optional<Region> grid = {};  // the pixels of the tokens, for spatial backends that need them
+  // the pixels of the tokens, or at least their order, for spatial backends that need them
+  std::optional<Region> grid = {};
+  std::optional<healpix::Order> token_order = {};
 };
 
 // gate (B, C) with every sample's row dropped with probability `rate` and the others divided by

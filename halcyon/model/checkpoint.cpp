@@ -10,6 +10,7 @@
 #include "halcyon/base/error.h"
 #include "halcyon/base/safetensors.h"
 #include "halcyon/model/checkpoint/source.h"
+#include "halcyon/sphere/healpix.h"
 
 namespace halcyon {
 namespace fs = std::filesystem;
@@ -20,7 +21,7 @@ namespace {
 // What makes the model's constructor work or allocate (the weights do not: they are placeholders)
 // must be in proportion to the tensors that the file really holds.
 void check_plausible(const HealDAConfig& config, const StoredState& tensors, const Source& source) {
-  constexpr int64_t kMaxLevel = 29, kMaxFinePixels = int64_t{1} << 28, kSmall = int64_t{1} << 20,
+  constexpr int64_t kMaxFinePixels = int64_t{1} << 28, kSmall = int64_t{1} << 20,
                     kLarge = int64_t{1} << 31;
   int64_t elements = 0;
   for (const auto& [name, tensor] : tensors) elements += c10::multiply_integers(tensor.sizes);
@@ -32,7 +33,7 @@ void check_plausible(const HealDAConfig& config, const StoredState& tensors, con
   }
   source.check(std::cmp_less_equal(config.num_layers, tensors.size()),
                "announces {} layers, but holds {} tensors", config.num_layers, tensors.size());
-  source.check(config.level_model <= config.level_in && config.level_in <= kMaxLevel,
+  source.check(config.level_model <= config.level_in && config.level_in <= healpix::kMaxLevel,
                "announces the impossible levels {} and {}", config.level_in, config.level_model);
   const int64_t pixels = config.region ? static_cast<int64_t>(config.region->size())
                                        : int64_t{12} << (2 * config.level_model);

@@ -3,12 +3,12 @@
 
 #include "halcyon/base/error.h"
 #include "halcyon/nn/checks.h"
+#include "halcyon/sphere/healpix.h"
 
 namespace halcyon {
 namespace {
 
 constexpr const char* kName = "HealDA";
-constexpr int64_t kMaxLevel = 29;
 
 std::optional<Region> region_of(const HealDAConfig& config) {
   if (!config.region) return std::nullopt;
@@ -56,8 +56,10 @@ VideoDiTOptions dit_options(const HealDAConfig& config, std::optional<Region> gr
   options.layernorm_backend = config.layernorm_backend;
   options.mlp_ratio = config.mlp_ratio;
   options.drop_path_rates = drop_path_rates(config);
-  options.attn_kwargs = {config.qk_norm_type, config.qk_norm_affine};
+  options.attn_kwargs.qk_norm_type = config.qk_norm_type;
+  options.attn_kwargs.qk_norm_affine = config.qk_norm_affine;
   options.grid = std::move(grid);
+  options.token_order = healpix::Order::pad_xy;
   return options;
 }
 
@@ -69,9 +71,9 @@ HealDAImpl::HealDAImpl(HealDAConfig config, nn::Parameters parameters)
   nn::check_positive(kName, "time_length", config_.time_length);
   nn::check_rate(kName, "drop_path", config_.drop_path);
   HALCYON_CHECK(config_.level_model >= 0 && config_.level_model <= config_.level_in &&
-                    config_.level_in <= kMaxLevel,
-                kName, "expected 0 <= level_model <= level_in <= {}, got {} and {}", kMaxLevel,
-                config_.level_model, config_.level_in);
+                    config_.level_in <= healpix::kMaxLevel,
+                kName, "expected 0 <= level_model <= level_in <= {}, got {} and {}",
+                healpix::kMaxLevel, config_.level_model, config_.level_in);
   HALCYON_CHECK(!config_.temporal_attention || !config_.use_rope ||
                     config_.time_length <= config_.max_seq_len,
                 kName, "expected time_length of at most max_seq_len = {}, got {}",

@@ -57,6 +57,7 @@ VideoDiTBlockOptions block_options(const VideoDiTOptions& options, int64_t condi
   block.adaln_zero_init = options.adaln_zero_init;
   block.attn_kwargs = options.attn_kwargs;
   block.grid = options.grid;
+  block.token_order = options.token_order;
   return block;
 }
 

@@ -37,7 +37,9 @@ struct VideoDiTOptions {
   bool adaln_zero_init = true;
   QkNormKwargs attn_kwargs;
   BlockKwargs block_kwargs;
-  std::optional<Region> grid = {};  // the pixels of the tokens, for spatial backends that need them
+  // the pixels of the tokens, or at least their order, for spatial backends that need them
+  std::optional<Region> grid = {};
+  std::optional<healpix::Order> token_order = {};
 };
 
 // A diffusion-style transformer over frames of a grid: tokenizer, conditioning embedder, blocks,

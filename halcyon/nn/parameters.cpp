@@ -49,10 +49,10 @@ void init_uniform_fan_in(const at::Tensor& parameter, int64_t fan_in) {
   parameter.uniform_(-bound, bound);
 }
 
-void init_normal(const at::Tensor& parameter) {
+void init_normal(const at::Tensor& parameter, double deviation) {
   if (without_values(parameter)) return;
   torch::NoGradGuard no_grad;
-  parameter.normal_();
+  parameter.normal_(0, deviation);
 }
 
 void init_xavier_uniform(const at::Tensor& weight) {

@@ -36,7 +36,7 @@ bool is_placeholder(const at::Tensor& parameter);
 // and convolutions; zero when fan_in is 0. Like the
 // others below it leaves placeholders alone.
 void init_uniform_fan_in(const at::Tensor& parameter, int64_t fan_in);
-void init_normal(const at::Tensor& parameter);  // N(0, 1)
+void init_normal(const at::Tensor& parameter, double deviation = 1);  // around 0
 // Glorot's uniform distribution for a matrix (out, in).
 void init_xavier_uniform(const at::Tensor& weight);
 void init_constant(const at::Tensor& parameter, double value);

@@ -9,14 +9,14 @@
 namespace halcyon {
 namespace {
 
-constexpr int64_t kFaces = 12, kMaxLevel = 29;
+constexpr int64_t kFaces = 12;
 
 }  // namespace
 
 PatchGrid::PatchGrid(int64_t level_fine, int64_t level_coarse, std::optional<Region> region) {
-  HALCYON_CHECK(level_coarse >= 0 && level_fine <= kMaxLevel && level_coarse <= level_fine,
+  HALCYON_CHECK(level_coarse >= 0 && level_fine <= healpix::kMaxLevel && level_coarse <= level_fine,
                 "PatchGrid", "expected 0 <= level_coarse <= level_fine <= {}, got {} and {}",
-                kMaxLevel, level_coarse, level_fine);
+                healpix::kMaxLevel, level_coarse, level_fine);
   const auto level = static_cast<int>(level_coarse), up = static_cast<int>(level_fine) - level;
   patch_ = int64_t{1} << up;
   coarse_side_ = int64_t{1} << level;

@@ -8,8 +8,8 @@ namespace halcyon {
 
 // Multi-head self-attention over the tokens of a sequence: the backend "timm". One Linear(C -> 3C)
 // holds q, k, v in this order with the heads inside; q and k may be normalised per head, by RMSNorm
-// (eps 1e-6) or LayerNorm (eps 1e-5). Keys attn_op.{qkv,proj}.{weight,bias} and, with
-// qk_norm_affine, attn_op.{q_norm,k_norm}.weight (and .bias for LayerNorm).
+// or LayerNorm. Keys attn_op.{qkv,proj}.{weight,bias} and, with qk_norm_affine,
+// attn_op.{q_norm,k_norm}.weight (and .bias for LayerNorm).
 class SelfAttentionImpl : public SpatialAttentionBase {
  public:
   SelfAttentionImpl(int64_t hidden_size, int64_t num_heads, double attn_drop_rate = 0.0,
@@ -25,6 +25,17 @@ class SelfAttentionImpl : public SpatialAttentionBase {
   at::Tensor attend(const at::Tensor& x, const SpatialAttentionKwargs& kwargs) override {
     return forward(x, kwargs.attn_mask);
   }
+
+ protected:
+  SelfAttentionImpl(const std::string& name, const SpatialAttentionOptions& options);
+
+  // What may be asked for: x (N, L, C) is in order, attn_mask may be undefined.
+  virtual void check_call(const at::Tensor& x, const at::Tensor& attn_mask) const;
+  // q, k, v (N, L, H, d), attn_mask or undefined -> (N, L, H, d).
+  virtual at::Tensor mix(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                         const at::Tensor& attn_mask) const;
+  // The rate at which weights drop now.
+  double weight_dropout() const { return is_training() ? options_.attn_drop_rate : 0; }
 
  private:
   SpatialAttentionOptions options_;

@@ -7,17 +7,26 @@
 #include <mutex>
 
 #include "halcyon/base/error.h"
+#include "halcyon/nn/healpix_self_attention.h"
 #include "halcyon/nn/self_attention.h"
 
 namespace halcyon {
 namespace {
 
 struct Registry {
+  Registry() {
+    factories["timm"] = [](std::string_view, const SpatialAttentionOptions& options) {
+      return std::make_shared<SelfAttentionImpl>(options);
+    };
+    for (const char* name : kHealpixBackends) {
+      factories[name] = [](std::string_view whole, const SpatialAttentionOptions& options) {
+        return std::make_shared<HealpixSelfAttentionImpl>(whole, options);
+      };
+    }
+  }
+
   std::mutex mutex;
-  std::map<std::string, SpatialAttentionFactory, std::less<>> factories{
-      {"timm", [](std::string_view, const SpatialAttentionOptions& options) {
-         return std::make_shared<SelfAttentionImpl>(options);
-       }}};
+  std::map<std::string, SpatialAttentionFactory, std::less<>> factories;
 };
 
 Registry& registry() {

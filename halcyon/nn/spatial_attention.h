@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "halcyon/sphere/healpix.h"
 #include "halcyon/sphere/region.h"
 
 namespace halcyon {
@@ -19,10 +20,13 @@ struct SpatialAttentionOptions {
   double attn_drop_rate = 0, proj_drop_rate = 0;
   std::optional<std::string> qk_norm_type = {};  // "RMSNorm", "LayerNorm" or none
   bool qk_norm_affine = true;
+  std::optional<double> qk_norm_eps = {};  // 1e-6 for RMSNorm and 1e-5 for LayerNorm if none
   bool is_causal = false;
   // The pixels of the tokens, in their order, where they are known: a backend may need the
   // geometry.
   std::optional<Region> grid = {};
+  // The order of the tokens, where it is known without their pixels.
+  std::optional<healpix::Order> token_order = {};
 };
 
 // What a caller hands to every spatial attention layer at run time.
@@ -40,7 +44,8 @@ class SpatialAttentionBase : public torch::nn::Module {
 };
 
 // Backends by name. A name may carry an argument behind a colon ("disk:10.5"): the part before it
-// selects the factory, which gets the whole name.
+// selects the factory, which gets the whole name. There from the start: "timm"
+// (self_attention.h), and disks and rings of HEALPix pixels (healpix_self_attention.h).
 using SpatialAttentionFactory = std::function<std::shared_ptr<SpatialAttentionBase>(
     std::string_view name, const SpatialAttentionOptions& options)>;
 void register_spatial_attention(const std::string& name, SpatialAttentionFactory factory);

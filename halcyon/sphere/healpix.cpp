@@ -22,9 +22,6 @@ namespace {
 
 constexpr int64_t kGrain = 8192;  // pixels a task
 
-// Level 13's list of pixels takes 6 GiB; a field on a finer whole sphere is surely a mistake.
-constexpr int kMaxFieldLevel = 13;
-
 void check_level(const char* operation, int level, int max = kMaxLevel) {
   HALCYON_CHECK(level >= 0 && level <= max, operation, "expected a level in 0..{}, got {}", max,
                 level);

@@ -16,6 +16,8 @@
 namespace halcyon::healpix {
 
 inline constexpr int kMaxLevel = 29;  // the finest whose pixel numbers fit 64 bits in every order
+// Its list of pixels takes 6 GiB; a field on a finer whole sphere is surely a mistake.
+inline constexpr int kMaxFieldLevel = 13;
 
 enum class Order {
   nest,    // bits of x and y interleaved inside a face

@@ -19,7 +19,8 @@ namespace {
 
 using healpix::detail::FacePixel;
 
-constexpr int64_t kMaxSize = int64_t{12} << 26;  // level 13's pixels: 6 GiB
+constexpr int kMaxUp = healpix::kMaxFieldLevel;
+constexpr int64_t kMaxSize = int64_t{12} << 2 * kMaxUp;
 
 void check_level(const char* operation, int level) {
   HALCYON_CHECK(level >= 0 && level <= healpix::kMaxLevel, operation,
@@ -68,7 +69,7 @@ class Collector {
   void add_descendants(int up, const FacePixel& p) {
     check_size(
         "Region::touching",
-        up > 13 ? kMaxSize + 1 : (int64_t{1} << 2 * up) + static_cast<int64_t>(pixels_.size()));
+        up > kMaxUp ? kMaxSize + 1 : (int64_t{1} << 2 * up) + static_cast<int64_t>(pixels_.size()));
     const int64_t width = int64_t{1} << up;
     for (int64_t x = p.x << up; x < (p.x << up) + width; ++x) {
       for (int64_t y = p.y << up; y < (p.y << up) + width; ++y) {
@@ -110,8 +111,8 @@ std::vector<Box> boxes_of(const LatLonGrid& grid, const at::Tensor& mask) {
 }  // namespace
 
 Region Region::global(int level) {
-  HALCYON_CHECK(level >= 0 && level <= 13, "Region::global", "expected a level in 0..13, got {}",
-                level);
+  HALCYON_CHECK(level >= 0 && level <= healpix::kMaxFieldLevel, "Region::global",
+                "expected a level in 0..{}, got {}", healpix::kMaxFieldLevel, level);
   return {level, at::arange(healpix::npix(level), at::kLong)};
 }
 
@@ -181,7 +182,7 @@ Region Region::refined(int up) const {
                 "expected up in 0..{} at level {}, got {}", healpix::kMaxLevel - level_, level_,
                 up);
   if (up == 0) return *this;
-  check_size("Region::refined", up > 13 ? kMaxSize + 1 : size() << 2 * up);
+  check_size("Region::refined", up > kMaxUp ? kMaxSize + 1 : size() << 2 * up);
   if (is_global()) return global(level_ + up);
   const int64_t *p = pixels_.const_data_ptr<int64_t>(), fine = level_ + up;
   const int64_t width = int64_t{1} << up, last_column = (int64_t{1} << level_) - 1;

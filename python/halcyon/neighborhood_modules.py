@@ -76,15 +76,9 @@ class _NeighborhoodAttention(_Projected):
         self._project(name, dim, embed_dim, num_heads, qkv_bias, qk_scale, attn_drop, proj_drop)
         given = _options(name, rank, kernel_size, dilation, stride, is_causal, periodic)
         self._window = [values * rank if len(values) == 1 else values for values in given]
-        kernels, dilations, strides, causal, periods = self._window
-        for k, d, s, c, p in zip(*self._window):
-            if k < 1 or d < 1 or not 1 <= s <= k:
-                raise ValueError(f"[{name}] expected kernel_size and dilation of 1 or more and a stride in "
-                                 f"1..kernel_size, got {k}, {d} and {s}")
-            if p and (c or s != 1):
-                raise NotImplementedError(f"[{name}] expected a periodic axis without causality and stride, got both")
-        if _flag(name, "rel_pos_bias", rel_pos_bias) and any(causal):
-            raise NotImplementedError(f"[{name}] expected no rel_pos_bias with a causal axis, got both")
+        kernels, _, strides, _, periods = self._window
+        _C.neighborhood.check_neighborhood_module(name, rank, *self._window,
+                                                  _flag(name, "rel_pos_bias", rel_pos_bias))
         if fused is not None:
             _flag(name, "fused", fused)
         self.fused = True if any(periods) or any(s != 1 for s in strides) else fused

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Process-wide switches of neighborhood attention (halcyon/ops/tuning/switches.h) and checks of the environment."""
+"""Process-wide switches of neighborhood attention and checks of the environment (halcyon/ops/tuning)."""
 
 import torch as _torch
 
@@ -32,51 +32,44 @@ def set_memory_usage_preference(pref="default"):
     _switches.set_memory_usage_preference(pref)
 
 
+def _device(device):
+    """None is the current CUDA device, an int the CUDA device of that number."""
+    if device is None:
+        return None
+    return _torch.device("cuda", device) if isinstance(device, int) else _torch.device(device)
+
+
 def get_device_cc(device=None):
     """Compute capability as 10 * major + minor; 0 where there is no CUDA device."""
-    if device is None:
-        if not _torch.cuda.is_available():
-            return 0
-    elif not isinstance(device, int) and _torch.device(device).type != "cuda":
-        return 0
-    elif not _torch.cuda.is_available():
-        return 0
-    major, minor = _torch.cuda.get_device_capability(device)
-    return 10 * major + minor
+    return _switches.get_device_cc(_device(device))
 
 
-def has_cuda():
-    return _torch.cuda.is_available()
-
-
-def _on_cpu_or(device, least):
-    capability = get_device_cc(device)
-    return capability == 0 or capability >= least
+has_cuda = _switches.has_cuda
 
 
 def has_half(device=None):
-    return _on_cpu_or(device, 50)
+    return _switches.has_half(_device(device))
 
 
 def has_bfloat(device=None):
-    return _on_cpu_or(device, 80)
+    return _switches.has_bfloat(_device(device))
 
 
 def has_fna(device=None):
-    return _on_cpu_or(device, 50)
+    return _switches.has_fna(_device(device))
 
 
 def has_gemm(device=None):
-    return _on_cpu_or(device, 70)
+    return _switches.has_gemm(_device(device))
 
 
 def has_tf32_gemm(device=None):
-    return get_device_cc(device) >= 80
+    return _switches.has_tf32_gemm(_device(device))
 
 
 def has_fp32_gemm(device=None):
-    return _on_cpu_or(device, 80)
+    return _switches.has_fp32_gemm(_device(device))
 
 
 def has_fp64_gemm(device=None):
-    return _on_cpu_or(device, 80)
+    return _switches.has_fp64_gemm(_device(device))

@@ -3,7 +3,6 @@
 
 #include <ATen/autocast_mode.h>
 
-#include "halcyon/base/error.h"
 #include "tests/support/compare.h"
 
 namespace halcyon::test {
@@ -50,6 +49,12 @@ void check_double(const Golden& g, torch::nn::Module& module,
 }
 
 }  // namespace
+
+Named state_copy(torch::nn::Module& module) {
+  auto state = state_of(module);
+  for (auto& [name, x] : state) x = x.detach().clone();
+  return state;
+}
 
 testing::AssertionResult set_state(torch::nn::Module& module, const Named& values) {
   const auto state = state_of(module);
@@ -112,11 +117,12 @@ at::Tensor leaf(at::IntArrayRef sizes) {
   return torch::randn(sizes, torch::kDouble).requires_grad_(true);
 }
 
-testing::AssertionResult refuses(const std::function<void()>& f, const std::string& part) {
+testing::AssertionResult refuses(const std::function<void()>& f, const std::string& part,
+                                 ErrorKind kind) {
   try {
     f();
   } catch (const Error& error) {
-    if (error.kind() != ErrorKind::argument)
+    if (error.kind() != kind)
       return testing::AssertionFailure() << "another kind: " << error.what();
     if (std::string(error.what()).find(part) == std::string::npos)
       return testing::AssertionFailure() << "no \"" << part << "\" in: " << error.what();

@@ -8,11 +8,15 @@
 #include <map>
 #include <string>
 
+#include "halcyon/base/error.h"
 #include "tests/support/golden.h"
 
 namespace halcyon::test {
 
 using Named = std::map<std::string, at::Tensor>;
+
+// The module's parameters and buffers, as copies.
+Named state_copy(torch::nn::Module& module);
 
 // Copies the values into the module's parameters and buffers; the names must be the same set.
 testing::AssertionResult set_state(torch::nn::Module& module, const Named& values);
@@ -46,7 +50,8 @@ std::vector<at::Tensor> double_leaves(torch::nn::Module& module, std::vector<at:
 // A double leaf from N(0, 1).
 at::Tensor leaf(at::IntArrayRef sizes);
 
-// f throws Error(argument) with `part` in its message.
-testing::AssertionResult refuses(const std::function<void()>& f, const std::string& part);
+// f throws Error of this kind with `part` in its message.
+testing::AssertionResult refuses(const std::function<void()>& f, const std::string& part,
+                                 ErrorKind kind = ErrorKind::argument);
 
 }  // namespace halcyon::test

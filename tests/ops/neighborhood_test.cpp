@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "halcyon/ops/tuning/switches.h"
+#include "tests/ops/attention_bounds.h"
 #include "tests/ops/neighborhood_case.h"
 #include "tests/ops/ops_test.h"
 #include "tests/support/compare.h"
@@ -15,20 +16,12 @@ using neighborhood::forward_tiled;
 using neighborhood::Gradients;
 using neighborhood::Inputs;
 using neighborhood::Output;
+using test::Bound;
 using test::identical;
+using test::kBounds;
 using test::levels;
 using test::near;
 using test::random_case;
-
-// Largest error allowed, relative to the largest magnitude of the tensor.
-struct Bound {
-  at::ScalarType type;
-  double forward, backward;
-};
-constexpr Bound kBounds[] = {{at::kDouble, 1e-12, 1e-11},
-                             {at::kFloat, 2e-5, 5e-5},
-                             {at::kBFloat16, 2e-2, 4e-2},
-                             {at::kHalf, 3e-3, 1e-2}};
 
 Inputs in_type(const Inputs& in, at::ScalarType type) {
   Inputs cast = in;

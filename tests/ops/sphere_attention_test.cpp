@@ -4,6 +4,7 @@
 
 #include "halcyon/ops/neighborhood/sphere/neighborhood_healpix.h"
 #include "halcyon/ops/neighborhood/sphere/sphere_attention.h"
+#include "tests/ops/attention_bounds.h"
 #include "tests/ops/ops_test.h"
 #include "tests/support/compare.h"
 
@@ -13,20 +14,12 @@ namespace {
 using neighborhood::pixel_lists;
 using neighborhood::PixelWindow;
 using neighborhood::SphereInputs;
+using test::Bound;
 using test::expect_error;
 using test::identical;
+using test::kBounds;
 using test::levels;
 using test::near;
-
-// Errors allowed, relative to the largest magnitude.
-struct Bound {
-  at::ScalarType type;
-  double forward, backward;
-};
-constexpr Bound kBounds[] = {{at::kDouble, 1e-12, 1e-11},
-                             {at::kFloat, 2e-5, 5e-5},
-                             {at::kBFloat16, 2e-2, 4e-2},
-                             {at::kHalf, 3e-3, 1e-2}};
 
 struct Shape {
   int64_t heads, groups, d, e;

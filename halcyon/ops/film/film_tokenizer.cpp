@@ -2,9 +2,9 @@
 #include "halcyon/ops/film/film_tokenizer.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 
 #include "halcyon/ops/checks.h"
+#include "halcyon/ops/dispatch.h"
 #include "halcyon/ops/film/backends.h"
 
 namespace halcyon {
@@ -86,9 +86,8 @@ at::Tensor film_tokenizer(const at::Tensor& obs, const at::Tensor& float_metadat
     film_detail::check_ids(in);
     return film_detail::composed(in);
   }
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("halcyon::_film_tokenizer", "")
-                             .typed<at::Tensor(at::TensorList, at::TensorList, double)>();
+  using Kernel = at::Tensor(at::TensorList, at::TensorList, double);
+  static const auto op = operator_named<Kernel>("halcyon::_film_tokenizer");
   return op.call(in.floats, in.ids, in.eps);
 }
 

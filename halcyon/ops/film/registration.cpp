@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "halcyon/ops/checks.h"
+#include "halcyon/ops/dispatch.h"
 #include "halcyon/ops/film/backends.h"
 #include "halcyon/ops/film/film_tokenizer.h"
 
@@ -41,9 +41,7 @@ std::vector<at::Tensor> backward_meta(const at::Tensor& /*grad_out*/, at::Tensor
 struct FilmTokenizer : torch::autograd::Function<FilmTokenizer> {
   static at::Tensor forward(AutogradContext* context, at::TensorList floats, at::TensorList ids,
                             double eps) {
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("halcyon::_film_tokenizer", "")
-                               .typed<decltype(halcyon::forward)>();
+    static const auto op = operator_named<decltype(halcyon::forward)>("halcyon::_film_tokenizer");
     at::AutoDispatchBelowADInplaceOrView below;
     variable_list saved = floats.vec();
     saved.insert(saved.end(), ids.begin(), ids.end());
@@ -55,9 +53,8 @@ struct FilmTokenizer : torch::autograd::Function<FilmTokenizer> {
 
   static variable_list backward(AutogradContext* context, variable_list grad_out) {
     check_first_derivative("film_tokenizer");
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("halcyon::_film_tokenizer_backward", "")
-                               .typed<decltype(halcyon::backward)>();
+    static const auto op =
+        operator_named<decltype(halcyon::backward)>("halcyon::_film_tokenizer_backward");
     const auto saved = context->get_saved_variables();
     const auto tables = static_cast<size_t>(context->saved_data["tables"].toInt());
     const at::TensorList all(saved);

@@ -54,34 +54,42 @@ std::vector<int64_t> sizes_of(const at::Tensor& t) {
   return sizes;
 }
 
-std::vector<Axis> checked_axes(const char* operation, const std::vector<int64_t>& lengths,
-                               const NeighborhoodOptions& options) {
-  const std::size_t n = lengths.size();
-  std::vector<Axis> axes(n);
-  for (std::size_t a = 0; a < n; ++a) {
+std::vector<Axis> checked_windows(const char* operation, std::size_t rank,
+                                  const NeighborhoodOptions& options) {
+  std::vector<Axis> axes(rank);
+  for (std::size_t a = 0; a < rank; ++a) {
     auto& axis = axes[a];
-    axis.length = lengths[a];
-    axis.kernel = of_axis(operation, "kernel_size", options.kernel_size, a, n);
-    axis.dilation = of_axis(operation, "dilation", options.dilation, a, n);
-    axis.stride = of_axis(operation, "stride", options.stride, a, n);
-    axis.causal = flag_of_axis(operation, "is_causal", options.is_causal, a, n);
-    axis.periodic = flag_of_axis(operation, "periodic", options.periodic, a, n);
+    axis.kernel = of_axis(operation, "kernel_size", options.kernel_size, a, rank);
+    axis.dilation = of_axis(operation, "dilation", options.dilation, a, rank);
+    axis.stride = of_axis(operation, "stride", options.stride, a, rank);
+    axis.causal = flag_of_axis(operation, "is_causal", options.is_causal, a, rank);
+    axis.periodic = flag_of_axis(operation, "periodic", options.periodic, a, rank);
     HALCYON_CHECK(axis.kernel >= 1, operation, "expected a kernel_size of 1 or more, got {}",
                   axis.kernel);
     HALCYON_CHECK(axis.dilation >= 1, operation, "expected a dilation of 1 or more, got {}",
                   axis.dilation);
     HALCYON_CHECK(axis.stride >= 1 && axis.stride <= axis.kernel, operation,
                   "expected a stride in 1..{}, the kernel_size, got {}", axis.kernel, axis.stride);
-    HALCYON_CHECK(
-        axis.dilation <= axis.length && axis.kernel <= axis.length / axis.dilation, operation,
-        "expected kernel_size * dilation of at most {}, the length of axis {}, got {} * {}",
-        axis.length, a, axis.kernel, axis.dilation);
     if (!axis.periodic) continue;
     HALCYON_CHECK_KIND(!axis.causal, unsupported, operation,
                        "expected a periodic axis without causality, got both on axis {}", a);
     HALCYON_CHECK_KIND(axis.stride == 1, unsupported, operation,
                        "expected stride 1 on a periodic axis, got {} on axis {}", axis.stride, a);
-    HALCYON_CHECK(axis.length % axis.dilation == 0, operation,
+  }
+  return axes;
+}
+
+std::vector<Axis> checked_axes(const char* operation, const std::vector<int64_t>& lengths,
+                               const NeighborhoodOptions& options) {
+  auto axes = checked_windows(operation, lengths.size(), options);
+  for (std::size_t a = 0; a < lengths.size(); ++a) {
+    auto& axis = axes[a];
+    axis.length = lengths[a];
+    HALCYON_CHECK(
+        axis.dilation <= axis.length && axis.kernel <= axis.length / axis.dilation, operation,
+        "expected kernel_size * dilation of at most {}, the length of axis {}, got {} * {}",
+        axis.length, a, axis.kernel, axis.dilation);
+    HALCYON_CHECK(!axis.periodic || axis.length % axis.dilation == 0, operation,
                   "expected a dilation that divides {}, the length of periodic axis {}, got {}",
                   axis.length, a, axis.dilation);
   }

@@ -13,7 +13,12 @@ namespace halcyon::neighborhood {
 // The sizes; of a traced tensor those that it is traced for.
 std::vector<int64_t> sizes_of(const at::Tensor& t);
 
-// Kernel, dilation, stride and flags against the lengths of the axes.
+// Kernel, dilation, stride and flags of each axis, as far as they can be checked without its
+// length.
+std::vector<Axis> checked_windows(const char* operation, std::size_t rank,
+                                  const NeighborhoodOptions& options);
+
+// The same against the lengths of the axes.
 std::vector<Axis> checked_axes(const char* operation, const std::vector<int64_t>& lengths,
                                const NeighborhoodOptions& options);
 

@@ -2,11 +2,11 @@
 #include "halcyon/ops/pixel_attention/pixel_attention.h"
 
 #include <ATen/ATen.h>
-#include <torch/library.h>
 
 #include <cmath>
 
 #include "halcyon/ops/checks.h"
+#include "halcyon/ops/dispatch.h"
 #include "halcyon/ops/pixel_attention/backends.h"
 
 namespace halcyon {
@@ -61,13 +61,11 @@ at::Tensor pixel_attention(const at::Tensor& Q, const at::Tensor& tokens, const 
   }
   const double factor = scale.value_or(1.0 / std::sqrt(static_cast<double>(Q.size(2))));
   (void)force_fp32;
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("halcyon::_pixel_attention", "")
-          .typed<std::tuple<at::Tensor, at::Tensor>(
-              const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-              const std::optional<at::Tensor>&, const std::optional<at::Tensor>&, const at::Tensor&,
-              int64_t, double)>();
+  using Kernel = std::tuple<at::Tensor, at::Tensor>(
+      const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+      const std::optional<at::Tensor>&, const std::optional<at::Tensor>&, const at::Tensor&,
+      int64_t, double);
+  static const auto op = operator_named<Kernel>("halcyon::_pixel_attention");
   return std::get<0>(op.call(Q, tokens, W_k, W_v, B_k, B_v, cu_seqlens_k, n_kv_heads, factor));
 }
 

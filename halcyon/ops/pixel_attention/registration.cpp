@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "halcyon/base/error.h"
 #include "halcyon/ops/checks.h"
+#include "halcyon/ops/dispatch.h"
 #include "halcyon/ops/pixel_attention/backends.h"
 #include "halcyon/ops/pixel_attention/packing.h"
 #include "halcyon/ops/pixel_attention/pixel_attention.h"
@@ -80,9 +80,7 @@ struct PixelAttention : torch::autograd::Function<PixelAttention> {
                                const at::Tensor& w_v, const MaybeTensor& b_k,
                                const MaybeTensor& b_v, const at::Tensor& cu, int64_t n_kv,
                                double scale) {
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("halcyon::_pixel_attention", "")
-                               .typed<decltype(halcyon::forward)>();
+    static const auto op = operator_named<decltype(halcyon::forward)>("halcyon::_pixel_attention");
     at::AutoDispatchBelowADInplaceOrView below;
     auto [out, lse] = op.call(q, tokens, w_k, w_v, b_k, b_v, cu, n_kv, scale);
     context->save_for_backward(
@@ -95,9 +93,8 @@ struct PixelAttention : torch::autograd::Function<PixelAttention> {
 
   static variable_list backward(AutogradContext* context, variable_list grad_out) {
     check_first_derivative("pixel_attention");
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("halcyon::_pixel_attention_backward", "")
-                               .typed<decltype(halcyon::backward)>();
+    static const auto op =
+        operator_named<decltype(halcyon::backward)>("halcyon::_pixel_attention_backward");
     const auto saved = context->get_saved_variables();
     const auto &b_k = saved[4], &b_v = saved[5];
     const auto [q, tokens, w_k, w_v, bias] =

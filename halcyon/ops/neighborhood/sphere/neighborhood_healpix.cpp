@@ -15,12 +15,10 @@ namespace {
 
 using neighborhood::PixelWindow;
 
-constexpr int kMaxFieldLevel = 13;  // beyond, a field on the sphere fits no memory
-
 // All but what the region holds.
 PixelWindow checked_window(const char* name, const HealpixNeighborhood& window) {
-  HALCYON_CHECK(window.level >= 0 && window.level <= kMaxFieldLevel, name,
-                "expected a level in 0..{}, got {}", kMaxFieldLevel, window.level);
+  HALCYON_CHECK(window.level >= 0 && window.level <= healpix::kMaxFieldLevel, name,
+                "expected a level in 0..{}, got {}", healpix::kMaxFieldLevel, window.level);
   HALCYON_CHECK(window.radius_deg.has_value() != window.rings.has_value(), name,
                 "expected one of radius_deg and rings, got {}", window.rings ? "both" : "none");
   if (window.radius_deg)
@@ -83,16 +81,12 @@ void check_healpix_window(const char* name, const HealpixNeighborhood& window) {
 
 at::Tensor healpix_seen(const HealpixNeighborhood& window) {
   constexpr auto kName = "healpix_seen";
-  const auto checked = checked_window(kName, window);
-  neighborhood::check_region(kName, checked);
-  return neighborhood::seen_mask(*neighborhood::pixel_lists(checked));
+  return neighborhood::seen_mask(*neighborhood::pixel_lists(checked_window(kName, window), kName));
 }
 
 HealpixNeighborhoodStats neighborhood_attention_healpix_stats(const HealpixNeighborhood& window) {
   constexpr auto kName = "neighborhood_attention_healpix_stats";
-  const auto checked = checked_window(kName, window);
-  neighborhood::check_region(kName, checked);
-  const auto lists = neighborhood::pixel_lists(checked);
+  const auto lists = neighborhood::pixel_lists(checked_window(kName, window), kName);
   HealpixNeighborhoodStats stats{static_cast<int64_t>(lists->token.size()), lists->pairs,
                                  static_cast<int64_t>(lists->seen.size()) * neighborhood::kBlock,
                                  1};

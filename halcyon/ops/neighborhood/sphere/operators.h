@@ -5,9 +5,6 @@
 
 namespace halcyon::neighborhood {
 
-// Throws Error(argument) unless the region's numbers are distinct and pixels of the level.
-void check_region(const char* operation, const PixelWindow& window);
-
 // Through torch's dispatcher (halcyon::_neighborhood_healpix); (B, X, H, e).
 at::Tensor sphere_operator(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                            const PixelWindow& window, double scale);

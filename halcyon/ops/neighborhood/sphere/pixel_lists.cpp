@@ -189,7 +189,20 @@ bool same(const PixelWindow& a, const PixelWindow& b) {
 
 }  // namespace
 
-std::shared_ptr<const PixelLists> pixel_lists(const PixelWindow& window) {
+void check_region(const char* operation, const PixelWindow& window) {
+  if (!window.region || window.region->numel() == 0) return;
+  const auto& region = *window.region;
+  const int64_t pixels = healpix::npix(window.level);
+  const auto [sorted, index] = region.sort();
+  const auto least = sorted[0].item<int64_t>(), most = sorted[-1].item<int64_t>();
+  HALCYON_CHECK(least >= 0 && most < pixels, operation,
+                "expected a region of pixels in 0..{}, got {}", pixels - 1,
+                least < 0 ? least : most);
+  HALCYON_CHECK(!(sorted.diff() == 0).any().item<bool>(), operation,
+                "expected a region of distinct pixels, got some of them twice");
+}
+
+std::shared_ptr<const PixelLists> pixel_lists(const PixelWindow& window, const char* operation) {
   static std::mutex mutex;
   static std::deque<std::pair<PixelWindow, std::shared_ptr<const PixelLists>>> kept;
   constexpr std::size_t kMost = 16;
@@ -197,6 +210,7 @@ std::shared_ptr<const PixelLists> pixel_lists(const PixelWindow& window) {
   for (const auto& [known, lists] : kept) {
     if (same(known, window)) return lists;
   }
+  check_region(operation, window);
   auto copy = window;
   if (copy.region) copy.region = copy.region->clone();
   auto lists = std::make_shared<const PixelLists>(build(copy));

@@ -36,8 +36,13 @@ struct PixelLists {
   int64_t blocks() const { return static_cast<int64_t>(first.size()) - 1; }
 };
 
-// Built once for each window and kept for the process (the last 16 of them). The relation is
-// symmetric: the lists are those of who sees, too.
-std::shared_ptr<const PixelLists> pixel_lists(const PixelWindow& window);
+// Throws Error(argument) unless the region's numbers are distinct and pixels of the level.
+void check_region(const char* operation, const PixelWindow& window);
+
+// Built once for each window, whose region is then checked, and kept for the process (the last 16
+// of them); operation is what messages call it. The relation is symmetric: the lists are those of
+// who sees, too.
+std::shared_ptr<const PixelLists> pixel_lists(
+    const PixelWindow& window, const char* operation = "neighborhood_attention_healpix");
 
 }  // namespace halcyon::neighborhood

@@ -28,7 +28,6 @@ PixelWindow window_of(const MaybeTensor& region, int64_t level, std::optional<do
 
 std::shared_ptr<const neighborhood::PixelLists> lists_of(PixelWindow window) {
   if (window.region) window.region = window.region->cpu();
-  neighborhood::check_region("neighborhood_attention_healpix", window);
   return neighborhood::pixel_lists(window);
 }
 
@@ -133,19 +132,6 @@ at::Tensor public_operator(const at::Tensor& q, const at::Tensor& k, const at::T
 }  // namespace
 
 namespace neighborhood {
-
-void check_region(const char* operation, const PixelWindow& window) {
-  if (!window.region || window.region->numel() == 0) return;
-  const auto& region = *window.region;
-  const int64_t pixels = healpix::npix(window.level);
-  const auto [sorted, index] = region.sort();
-  const auto least = sorted[0].item<int64_t>(), most = sorted[-1].item<int64_t>();
-  HALCYON_CHECK(least >= 0 && most < pixels, operation,
-                "expected a region of pixels in 0..{}, got {}", pixels - 1,
-                least < 0 ? least : most);
-  HALCYON_CHECK(!(sorted.diff() == 0).any().item<bool>(), operation,
-                "expected a region of distinct pixels, got some of them twice");
-}
 
 at::Tensor sphere_operator(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                            const PixelWindow& window, double scale) {
