@@ -189,14 +189,14 @@ inline void product_tile(int64_t depth, const T* a, int64_t a_row, int64_t a_col
     Vector<T> right[Columns];
 #pragma GCC unroll 4
     for (int j = 0; j < Columns; ++j) right[j] = load(b + k * b_row + j * kN);
-#pragma GCC unroll 8
+#pragma GCC unroll 24
     for (int i = 0; i < Rows; ++i) {
       const T left = a[i * a_row + k * a_column];
 #pragma GCC unroll 4
       for (int j = 0; j < Columns; ++j) sum[i][j] += left * right[j];
     }
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 24
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 4
     for (int j = 0; j < Columns; ++j) {
@@ -223,7 +223,7 @@ template <class T, bool Add>
 void product(int64_t rows, int64_t columns, int64_t depth, const T* a, int64_t a_row,
              int64_t a_column, const T* b, int64_t b_row, T* c, int64_t c_row) {
   constexpr int kN = kLanes<T>;
-  constexpr int kTile = HALCYON_VECTOR_BYTES == 64 ? 16 : 8;  // accumulators that fit the registers
+  constexpr int kTile = HALCYON_VECTOR_BYTES == 64 ? 24 : 8;  // accumulators that fit the registers
   for (int64_t j = 0; j < columns;) {
     const int64_t left = (columns - j) / kN;
     if (left >= 4) {
@@ -235,7 +235,7 @@ void product(int64_t rows, int64_t columns, int64_t depth, const T* a, int64_t a
                                          c_row);
       j += 2 * kN;
     } else {
-      product_rows<T, 8, 1, Add>(rows, depth, a, a_row, a_column, b + j, b_row, c + j, c_row);
+      product_rows<T, kTile, 1, Add>(rows, depth, a, a_row, a_column, b + j, b_row, c + j, c_row);
       j += kN;
     }
   }

@@ -94,17 +94,17 @@ struct Kernel {
 
 inline constexpr int kListLanes = 16;
 
-// A block of kListLanes targets and a list of n sources, gathered as rows (n, depth); scores are
-// (n, kListLanes), the targets (depth, kListLanes).
+// A block of kListLanes targets and a list of n sources, gathered as rows (n, pitch) of which depth
+// channels exist; scores are (n, kListLanes), the targets (depth, kListLanes).
 template <class T>
 struct ListKernel {
   // s = rows . lanes; -infinity where bit l of seen_by[i] is not set, if it is given.
-  void (*scores)(int64_t n, int64_t depth, const T* rows, const T* lanes, const uint16_t* seen_by,
-                 T* s);
-  // One step of the online softmax, as above.
-  void (*soften)(int64_t n, int64_t channels, T* s, T* max, T* sum, T* out);
-  // out (channels, kListLanes) += rows^T . s
-  void (*accumulate)(int64_t n, int64_t channels, const T* s, const T* rows, T* out);
+  void (*scores)(int64_t n, int64_t depth, int64_t pitch, const T* rows, const T* lanes,
+                 const uint16_t* seen_by, T* s);
+  // One step of the online softmax, as above; out is (kListLanes, pitch).
+  void (*soften)(int64_t n, int64_t pitch, T* s, T* max, T* sum, T* out);
+  // out (kListLanes, pitch) += s^T . rows
+  void (*weigh)(int64_t n, int64_t pitch, const T* s, const T* rows, T* out);
   // s becomes p = exp(s - lse), dp becomes p (dp - delta); of the targets, or of the sources.
   void (*query_gradient)(int64_t n, const T* lse, const T* delta, T* s, T* dp);
   void (*key_gradient)(int64_t n, const T* lse, const T* delta, T* s, T* dp);

@@ -7,9 +7,9 @@ namespace halcyon::neighborhood {
 namespace {
 
 template <class T>
-void list_scores(int64_t n, int64_t depth, const T* rows, const T* lanes, const uint16_t* seen_by,
-                 T* s) {
-  product<T, false>(n, kListLanes, depth, rows, depth, 1, lanes, kListLanes, s, kListLanes);
+void list_scores(int64_t n, int64_t depth, int64_t pitch, const T* rows, const T* lanes,
+                 const uint16_t* seen_by, T* s) {
+  product<T, false>(n, kListLanes, depth, rows, pitch, 1, lanes, kListLanes, s, kListLanes);
   if (seen_by == nullptr) return;
   for (int v = 0; v < kListLanes; v += kLanes<T>) {
     IndexVector<T> bit{};
@@ -23,7 +23,7 @@ void list_scores(int64_t n, int64_t depth, const T* rows, const T* lanes, const 
 }
 
 template <class T>
-void list_soften(int64_t n, int64_t channels, T* s, T* max, T* sum, T* out) {
+void list_soften(int64_t n, int64_t pitch, T* s, T* max, T* sum, T* out) {
   for (int v = 0; v < kListLanes; v += kLanes<T>) {
     const auto before = load(max + v);
     auto top = before;
@@ -37,16 +37,17 @@ void list_soften(int64_t n, int64_t channels, T* s, T* max, T* sum, T* out) {
     const auto shrink = weight<T>(before, top);
     store(max + v, top);
     store(sum + v, load(sum + v) * shrink + total);
-    for (int64_t c = 0; c < channels; ++c) {
-      T* at = out + c * kListLanes + v;
-      store(at, load(at) * shrink);
+    for (int l = 0; l < kLanes<T>; ++l) {
+      T* at = out + (v + l) * pitch;
+      for (const T* end = at + pitch; at != end; at += kLanes<T>) store(at, load(at) * shrink[l]);
     }
   }
 }
 
+// A lane's weights are broadcast, as in cpu_rows-inl.h.
 template <class T>
-void list_accumulate(int64_t n, int64_t channels, const T* s, const T* rows, T* out) {
-  product<T, true>(channels, kListLanes, n, rows, 1, channels, s, kListLanes, out, kListLanes);
+void list_weigh(int64_t n, int64_t pitch, const T* s, const T* rows, T* out) {
+  product<T, true>(kListLanes, pitch, n, s, 1, kListLanes, rows, pitch, out, pitch);
 }
 
 // lse and delta of source i at [i * row] in lane l at [l * lane]: of the targets (0, 1) or of the
@@ -67,7 +68,7 @@ void list_gradient(int64_t n, const T* lse, const T* delta, T* s, T* dp) {
 
 template <class T>
 ListKernel<T> make_list_kernel() {
-  return {list_scores<T>, list_soften<T>, list_accumulate<T>, list_gradient<T, true>,
+  return {list_scores<T>, list_soften<T>, list_weigh<T>, list_gradient<T, true>,
           list_gradient<T, false>};
 }
 

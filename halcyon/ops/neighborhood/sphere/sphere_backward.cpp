@@ -57,9 +57,10 @@ class Backward {
 
   void queries(int64_t b, int64_t group, const BlockList& list, Scratch<T>& scratch) const {
     const int64_t d = q_.channels, e = v_.channels;
-    T *rows_k = scratch(0, kMaxSources * d), *rows_v = scratch(1, kMaxSources * e);
+    const int64_t d_pitch = pitch_of(q_, lanes_), e_pitch = pitch_of(v_, lanes_);
+    T *rows_k = scratch(0, kMaxSources * d_pitch), *rows_v = scratch(1, kMaxSources * e_pitch);
     T *lanes_q = scratch(2, d * kBlock), *lanes_do = scratch(3, e * kBlock);
-    T* sums = scratch(4, d * kBlock);
+    T* sums = scratch(4, d_pitch * kBlock);
     T *s = scratch(5, kMaxSources * kBlock), *dp = scratch(6, kMaxSources * kBlock);
     std::array<T, kBlock> factor;
     factor.fill(scale_);
@@ -73,46 +74,46 @@ class Backward {
         lse[lane] = lse_of_.at(b, head)[at[lane]];
         delta[lane] = delta_of_.at(b, head)[at[lane]];
       }
-      std::fill_n(sums, d * kBlock, T(0));
+      std::fill_n(sums, d_pitch * kBlock, T(0));
       list.each_piece([&](const int32_t* token, const uint16_t* bits, int64_t n) {
-        gather_rows(kernels_.mover, k_, b, group, token, n, T(1), rows_k);
-        gather_rows(kernels_.mover, v_, b, group, token, n, T(1), rows_v);
-        kernels_.list.scores(n, d, rows_k, lanes_q, bits, s);
-        kernels_.list.scores(n, e, rows_v, lanes_do, nullptr, dp);
+        gather_rows(kernels_.mover, k_, b, group, token, n, T(1), rows_k, d_pitch);
+        gather_rows(kernels_.mover, v_, b, group, token, n, T(1), rows_v, e_pitch);
+        kernels_.list.scores(n, d, d_pitch, rows_k, lanes_q, bits, s);
+        kernels_.list.scores(n, e, e_pitch, rows_v, lanes_do, nullptr, dp);
         kernels_.list.query_gradient(n, lse.data(), delta.data(), s, dp);
-        kernels_.list.accumulate(n, d, dp, rows_k, sums);
+        kernels_.list.weigh(n, d_pitch, dp, rows_k, sums);
       });
-      unpack_block(kernels_.mover, kernels_.kernel.lanes, dq_, b, head, list, sums, factor.data());
+      write_block(kernels_.mover, dq_, b, head, list, sums, d_pitch, factor.data());
     }
   }
 
   void keys(int64_t b, int64_t group, const BlockList& list, Scratch<T>& scratch) const {
     const int64_t d = q_.channels, e = v_.channels;
-    T *rows_q = scratch(0, kMaxSources * d), *rows_do = scratch(1, kMaxSources * e);
+    const int64_t d_pitch = pitch_of(q_, lanes_), e_pitch = pitch_of(v_, lanes_);
+    T *rows_q = scratch(0, kMaxSources * d_pitch), *rows_do = scratch(1, kMaxSources * e_pitch);
     T *lanes_k = scratch(2, d * kBlock), *lanes_v = scratch(3, e * kBlock);
-    T *sums_k = scratch(4, d * kBlock), *sums_v = scratch(7, e * kBlock);
+    T *sums_k = scratch(4, d_pitch * kBlock), *sums_v = scratch(7, e_pitch * kBlock);
     T *s = scratch(5, kMaxSources * kBlock), *dp = scratch(6, kMaxSources * kBlock);
     T *lse = scratch(8, kMaxSources), *delta = scratch(9, kMaxSources);
     pack_block(kernels_.mover, k_, b, group, list, T(1), lanes_k);
     pack_block(kernels_.mover, v_, b, group, list, T(1), lanes_v);
-    std::fill_n(sums_k, d * kBlock, T(0));
-    std::fill_n(sums_v, e * kBlock, T(0));
+    std::fill_n(sums_k, d_pitch * kBlock, T(0));
+    std::fill_n(sums_v, e_pitch * kBlock, T(0));
     for (int64_t head = group * per_group_; head < (group + 1) * per_group_; ++head) {
       list.each_piece([&](const int32_t* token, const uint16_t* bits, int64_t n) {
-        gather_rows(kernels_.mover, q_, b, head, token, n, scale_, rows_q);
-        gather_rows(kernels_.mover, do_, b, head, token, n, T(1), rows_do);
-        gather_rows(kernels_.exact, lse_of_, b, head, token, n, T(1), lse);
-        gather_rows(kernels_.exact, delta_of_, b, head, token, n, T(1), delta);
-        kernels_.list.scores(n, d, rows_q, lanes_k, bits, s);
-        kernels_.list.scores(n, e, rows_do, lanes_v, nullptr, dp);
+        gather_rows(kernels_.mover, q_, b, head, token, n, scale_, rows_q, d_pitch);
+        gather_rows(kernels_.mover, do_, b, head, token, n, T(1), rows_do, e_pitch);
+        gather_rows(kernels_.exact, lse_of_, b, head, token, n, T(1), lse, 1);
+        gather_rows(kernels_.exact, delta_of_, b, head, token, n, T(1), delta, 1);
+        kernels_.list.scores(n, d, d_pitch, rows_q, lanes_k, bits, s);
+        kernels_.list.scores(n, e, e_pitch, rows_do, lanes_v, nullptr, dp);
         kernels_.list.key_gradient(n, lse, delta, s, dp);
-        kernels_.list.accumulate(n, d, dp, rows_q, sums_k);
-        kernels_.list.accumulate(n, e, s, rows_do, sums_v);
+        kernels_.list.weigh(n, d_pitch, dp, rows_q, sums_k);
+        kernels_.list.weigh(n, e_pitch, s, rows_do, sums_v);
       });
     }
-    const int lanes = kernels_.kernel.lanes;
-    unpack_block(kernels_.mover, lanes, dk_, b, group, list, sums_k, one_.data());
-    unpack_block(kernels_.mover, lanes, dv_, b, group, list, sums_v, one_.data());
+    write_block(kernels_.mover, dk_, b, group, list, sums_k, d_pitch, one_.data());
+    write_block(kernels_.mover, dv_, b, group, list, sums_v, e_pitch, one_.data());
   }
 
   const SphereInputs& in_;
@@ -121,6 +122,7 @@ class Backward {
   Pixels<S> q_, k_, v_, do_, dq_, dk_, dv_;
   Pixels<T> lse_of_, delta_of_;
   int64_t groups_, per_group_;
+  int lanes_ = kernels_.kernel.lanes;
   T scale_;
   std::array<T, kBlock> one_;
 };

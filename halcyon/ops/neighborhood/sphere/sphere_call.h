@@ -61,13 +61,19 @@ class BlockList {
   int64_t block_, size_;
 };
 
-// Rows (n, channels) of the named pixels.
+// Channels in whole vectors.
+template <class S>
+int64_t pitch_of(const Pixels<S>& pixels, int lanes) {
+  return (pixels.channels + lanes - 1) / lanes * lanes;
+}
+
+// Rows (n, pitch) of the named pixels.
 template <class S, class T>
 void gather_rows(const Mover<S, T>& mover, const Pixels<S>& pixels, int64_t b, int64_t head,
-                 const int32_t* token, int64_t n, T scale, T* to) {
+                 const int32_t* token, int64_t n, T scale, T* to, int64_t pitch) {
   std::array<int64_t, kMaxSources> offset;
   for (int64_t i = 0; i < n; ++i) offset[static_cast<std::size_t>(i)] = token[i] * pixels.pixel;
-  mover.gather(n, pixels.channels, pixels.at(b, head), offset.data(), scale, to, pixels.channels);
+  mover.gather(n, pixels.channels, pixels.at(b, head), offset.data(), scale, to, pitch);
 }
 
 // A block's pixels as (channels, kBlock), times scale; missing ones are 0.
@@ -78,13 +84,13 @@ void pack_block(const Mover<S, T>& mover, const Pixels<S>& pixels, int64_t b, in
   mover.pack(list.size(), pixels.channels, pixels.at(b, head), offset.data(), scale, to, kBlock);
 }
 
+// The other way, from rows (kBlock, pitch), each times its factor.
 template <class S, class T>
-void unpack_block(const Mover<S, T>& mover, int lanes, const Pixels<S>& pixels, int64_t b,
-                  int64_t head, const BlockList& list, const T* from, const T* factor) {
+void write_block(const Mover<S, T>& mover, const Pixels<S>& pixels, int64_t b, int64_t head,
+                 const BlockList& list, const T* from, int64_t pitch, const T* factor) {
   const auto offset = list.offsets(pixels);
-  for (int64_t l = 0; l < list.size(); l += lanes)
-    mover.unpack(std::min<int64_t>(lanes, list.size() - l), pixels.channels, from + l, kBlock,
-                 factor + l, pixels.at(b, head), offset.data() + l);
+  mover.scatter(list.size(), pixels.channels, from, pitch, factor, pixels.at(b, head),
+                offset.data());
 }
 
 }  // namespace halcyon::neighborhood

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 
+#include "halcyon/base/large_pages.h"
 #include "halcyon/ops/neighborhood/sphere/sphere_call.h"
 
 namespace halcyon::neighborhood {
@@ -15,11 +16,13 @@ void run(const SphereInputs& in, const Kernels<S, T>& kernels, const at::Tensor&
   const Pixels<S> q(query), k(key), v(value), o(out);
   const Pixels<T> l(lse.unsqueeze(-1));
   const int64_t groups = key.size(2), per_group = query.size(2) / groups;
-  const int64_t blocks = in.lists->blocks(), d = q.channels, e = v.channels;
+  const int64_t blocks = in.lists->blocks(), d = q.channels;
+  const int lanes = kernels.kernel.lanes;
+  const int64_t dp = pitch_of(k, lanes), ep = pitch_of(v, lanes);
   at::parallel_for(0, query.size(0) * groups * blocks, 1, [&](int64_t first, int64_t last) {
     Scratch<T> scratch;
-    T *rows_k = scratch(0, kMaxSources * d), *rows_v = scratch(1, kMaxSources * e);
-    T *lanes_q = scratch(2, per_group * d * kBlock), *sums = scratch(3, per_group * e * kBlock);
+    T *rows_k = scratch(0, kMaxSources * dp), *rows_v = scratch(1, kMaxSources * ep);
+    T *lanes_q = scratch(2, per_group * d * kBlock), *sums = scratch(3, per_group * ep * kBlock);
     T *max = scratch(4, per_group * kBlock), *sum = scratch(5, per_group * kBlock);
     T* s = scratch(6, kMaxSources * kBlock);
     for (int64_t i = first; i < last; ++i) {
@@ -28,16 +31,16 @@ void run(const SphereInputs& in, const Kernels<S, T>& kernels, const at::Tensor&
       for (int64_t h = 0; h < per_group; ++h)
         pack_block(kernels.mover, q, b, group * per_group + h, list, static_cast<T>(in.scale),
                    lanes_q + h * d * kBlock);
-      std::fill_n(sums, per_group * e * kBlock, T(0));
+      std::fill_n(sums, per_group * ep * kBlock, T(0));
       std::fill_n(sum, per_group * kBlock, T(0));
       std::fill_n(max, per_group * kBlock, -std::numeric_limits<T>::infinity());
       list.each_piece([&](const int32_t* token, const uint16_t* bits, int64_t n) {
-        gather_rows(kernels.mover, k, b, group, token, n, T(1), rows_k);
-        gather_rows(kernels.mover, v, b, group, token, n, T(1), rows_v);
+        gather_rows(kernels.mover, k, b, group, token, n, T(1), rows_k, dp);
+        gather_rows(kernels.mover, v, b, group, token, n, T(1), rows_v, ep);
         for (int64_t h = 0; h < per_group; ++h) {
-          kernels.list.scores(n, d, rows_k, lanes_q + h * d * kBlock, bits, s);
-          kernels.list.soften(n, e, s, max + h * kBlock, sum + h * kBlock, sums + h * e * kBlock);
-          kernels.list.accumulate(n, e, s, rows_v, sums + h * e * kBlock);
+          kernels.list.scores(n, d, dp, rows_k, lanes_q + h * d * kBlock, bits, s);
+          kernels.list.soften(n, ep, s, max + h * kBlock, sum + h * kBlock, sums + h * ep * kBlock);
+          kernels.list.weigh(n, ep, s, rows_v, sums + h * ep * kBlock);
         }
       });
       const auto at = list.offsets(l);
@@ -49,8 +52,7 @@ void run(const SphereInputs& in, const Kernels<S, T>& kernels, const at::Tensor&
               max[h * kBlock + lane] + std::log(total);
           total = 1 / total;
         }
-        unpack_block(kernels.mover, kernels.kernel.lanes, o, b, head, list, sums + h * e * kBlock,
-                     sum + h * kBlock);
+        write_block(kernels.mover, o, b, head, list, sums + h * ep * kBlock, ep, sum + h * kBlock);
       }
     }
   });
@@ -64,7 +66,7 @@ Output sphere_forward(const SphereInputs& in, CpuLevel level) {
   Output output;
   with_kernels(in.query.scalar_type(), level, [&]<class S, class T>(const Kernels<S, T>& kernels) {
     const auto stored = readable<S>(in.query).scalar_type();
-    output.out = at::empty(shape, in.query.options().dtype(stored));
+    output.out = on_large_pages(at::empty(shape, in.query.options().dtype(stored)));
     output.lse = at::empty(at::IntArrayRef(shape).slice(0, 3),
                            in.query.options().dtype(c10::CppTypeToScalarType<T>::value));
     run(in, kernels, output.out, output.lse);
