@@ -167,9 +167,10 @@ def test_flop_counter_mode(axes, backend):
             getattr(halcyon, f"na{axes}d")(q, k, v, 3, **options, backend=backend)
         assert counter.get_total_flops() == expected, options
     h = torch.randn(2, 4, *[5] * axes, 6)
+    extra = torch.randn(2, 4, 7, 6)
     with FlopCounterMode(display=False) as counter:
-        attn = getattr(halcyon, f"na{axes}d_qk")(h, h, 3)
+        attn = getattr(halcyon, f"na{axes}d_qk")(h, h, 3, additional_keys=extra)
     assert counter.get_total_flops() == 2 * 2 * 4 * 15**axes * 6
     with FlopCounterMode(display=False) as counter:
-        getattr(halcyon, f"na{axes}d_av")(attn, h[..., :5], 3)
+        getattr(halcyon, f"na{axes}d_av")(attn, h[..., :5], 3, additional_values=extra[..., :5])
     assert counter.get_total_flops() == 2 * 2 * 4 * 15**axes * 5

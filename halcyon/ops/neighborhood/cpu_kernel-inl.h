@@ -191,6 +191,7 @@ void unpack(int64_t count, int64_t depth, const T* from, int64_t pitch, const T*
 }  // namespace halcyon::neighborhood
 
 #include "halcyon/ops/neighborhood/cpu_lists-inl.h"
+#include "halcyon/ops/neighborhood/cpu_slots-inl.h"
 
 namespace halcyon::neighborhood {
 namespace {
@@ -208,7 +209,8 @@ KernelTable make_kernels() {
           make_list_kernel<double>(),
           {pack<float, float>, unpack<float, float>, gather<float, float>},
           {pack<Bf16, float>, unpack<Bf16, float>, gather<Bf16, float>},
-          {pack<double, double>, unpack<double, double>, gather<double, double>}};
+          {pack<double, double>, unpack<double, double>, gather<double, double>},
+          make_slot_table()};
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "halcyon/ops/neighborhood/cpu_slots.h"
 #include "halcyon/ops/storage.h"
 
 // Between the driver (cpu_*.cpp) and the kernels, compiled once for each instruction set.
@@ -17,7 +18,6 @@
 namespace halcyon::neighborhood {
 
 inline constexpr int kMaxLanes = 16;
-inline constexpr int kMaxVectors = 4;
 
 // How the lanes of a block read a row of the box.
 struct Lanes {
@@ -108,6 +108,14 @@ struct Mover {
                  T* to);
 };
 
+struct SlotTable {
+  SlotKernel<float> f32;
+  SlotKernel<double> f64;
+  SlotMover<float, float> move_f32;
+  SlotMover<Bf16, float> move_bf16;
+  SlotMover<double, double> move_f64;
+};
+
 struct KernelTable {
   Kernel<float> f32;
   Kernel<double> f64;
@@ -116,6 +124,7 @@ struct KernelTable {
   Mover<float, float> move_f32;
   Mover<Bf16, float> move_bf16;
   Mover<double, double> move_f64;
+  SlotTable slots;
 };
 
 KernelTable kernels_default();

@@ -11,11 +11,8 @@
 namespace halcyon {
 namespace {
 
+using neighborhood::has_tangent;
 using neighborhood::Inputs;
-
-bool has_tangent(const std::optional<at::Tensor>& t) {
-  return t && t->_fw_grad(/*level=*/0).defined();
-}
 
 // What only the reference does: forward-mode derivatives, and devices without kernels.
 bool needs_reference(const Inputs& in) {
