@@ -109,24 +109,75 @@ void fill_unused(const Tile& tile, T value, T* s) {
   });
 }
 
+// How the lanes of a tile of keys find their scores at consecutive places of any row.
+template <class T>
+struct KeyReads {
+  static constexpr int64_t kMost = 32;
+
+  // Prepares n places from first_place, which meet the lanes at shifts from first_shift.
+  void prepare(const Tile& tile, const SlotBox<T>& box, int64_t first_place, int64_t first_shift,
+               int64_t n) {
+    if (place == first_place && shift == first_shift && shifts == n) return;
+    place = first_place;
+    shift = first_shift;
+    shifts = n;
+    const auto& lanes = tile.lanes;
+    const bool direct = lanes.mode == Lanes::direct && !lanes.ragged;
+    for (int64_t j = 0; j < n; ++j) {
+      const int64_t here = place + j;
+      // one slot of consecutive queries
+      steady[j] = direct && box.steady[here] >= box.valid;
+      at[j] = here - box.first[here] * box.pitch;
+      if (steady[j]) continue;
+      int64_t seen = 0;  // by some lane: what the others may read
+      for (int64_t l = 0; l < kLanes<T>; ++l) {
+        const int64_t lane = l < box.valid ? l : box.valid - 1, p = here + lanes.at[lane];
+        const bool used = shift + j < lanes.count[lane];
+        inside[j][l] = used ? -1 : 0;
+        if (used) seen = (lane - box.first[p]) * box.pitch + p;
+        index[j][l] = seen;
+      }
+      for (int64_t l = 0; l < kLanes<T> && inside[j][l] == 0; ++l) index[j][l] = seen;
+    }
+  }
+
+  void read(const T* from, T* s) const {
+    for (int64_t j = 0; j < shifts; ++j) {
+      Vector<T> x;
+      if (steady[j]) {
+        x = load(from + at[j]);
+      } else {
+        for (int l = 0; l < kLanes<T>; ++l) x[l] = from[index[j][l]];
+        x = inside[j] ? x : Vector<T>{};
+      }
+      store(s + j * kLanes<T>, x);
+    }
+  }
+
+  int64_t place = 0, shift = 0, shifts = 0;
+  bool steady[kMost];
+  int64_t at[kMost];
+  int64_t index[kMost][kLanes<T>];
+  IndexVector<T> inside[kMost];
+};
+
 template <class T>
 void scores_of_keys(const Tile& tile, const SlotBox<T>& box, T* s) {
-  const auto& lanes = tile.lanes;
-  const bool direct = lanes.mode == Lanes::direct && !lanes.ragged;
-  each_score<T>(tile,
-                [&](int vector, int64_t at, int64_t row, int64_t place, int64_t shift, int64_t) {
-                  const T* from = box.data + box.row[row] + box.vector[vector];
-                  if (direct && box.steady[place] >= box.valid) {
-                    // one slot of consecutive queries
-                    return store(s + at, load(from - box.first[place] * box.pitch + place));
-                  }
-                  Vector<T> x{};
-                  for (int64_t l = 0; l < box.valid; ++l) {
-                    const int64_t p = place + lanes.at[l];
-                    if (shift < lanes.count[l]) x[l] = from[(l - box.first[p]) * box.pitch + p];
-                  }
-                  store(s + at, x);
-                });
+  using Reads = KeyReads<T>;
+  Reads reads;  // runs of stacked tiles have the same places
+  for (const Run* run = tile.runs; run != tile.runs + tile.n_runs; ++run) {
+    for (int64_t j = 0; j < run->shifts; j += Reads::kMost) {
+      const int64_t left = run->shifts - j;
+      reads.prepare(tile, box, run->element + j, run->shift + j,
+                    left < Reads::kMost ? left : Reads::kMost);
+      for (int v = 0; v < run->vectors; ++v) {
+        const T* from = box.data + box.vector[run->first_vector + v];
+        T* to = s + first_score<T>(tile, *run, v) + j * kLanes<T>;
+        for (int64_t row = 0; row < run->rows; ++row, to += run->shifts * kLanes<T>)
+          reads.read(from + box.row[run->row + row], to);
+      }
+    }
+  }
 }
 
 template <class T>

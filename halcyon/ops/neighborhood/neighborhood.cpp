@@ -21,13 +21,15 @@ bool needs_reference(const Inputs& in) {
          !(in.query.is_cpu() || in.query.is_meta());
 }
 
-neighborhood::Backend backend_named(const char* operation, const std::string& name) {
+neighborhood::Backend backend_named(const char* operation, const std::string& name,
+                                    const Inputs& in) {
   if (name == "reference") return neighborhood::Backend::reference;
   if (name == "gemm") return neighborhood::Backend::gemm;
   if (name == "tiled") return neighborhood::Backend::tiled;
   HALCYON_CHECK(name.empty(), operation, "expected a backend of reference, tiled or gemm, got {}",
                 name);
-  if (is_tiled_na_enabled()) return neighborhood::Backend::tiled;
+  if (is_tiled_na_enabled())
+    return is_plain(in) ? neighborhood::Backend::plain : neighborhood::Backend::tiled;
   return is_gemm_na_enabled() ? neighborhood::Backend::gemm : neighborhood::Backend::reference;
 }
 
@@ -39,7 +41,7 @@ AttentionOutput attend(const char* operation, std::size_t rank, const at::Tensor
                        const at::Tensor& key, const at::Tensor& value,
                        const NeighborhoodOptions& options) {
   const auto in = neighborhood::checked_inputs(operation, rank, query, key, value, options);
-  const auto backend = backend_named(operation, options.backend);
+  const auto backend = backend_named(operation, options.backend, in);
   const auto output =
       needs_reference(in) ? neighborhood::reference(in) : neighborhood::dispatched(in, backend);
   return {output.out, output.lse};
