@@ -117,55 +117,6 @@ TEST(Neighborhood, ThreeAxesAgreeWithTheReference) {
   check_many(5000, 30, {{5, 6, 9}});
 }
 
-// What windows that cover every axis run instead, by the tiles' results.
-TEST(Neighborhood, PlainAttentionAgreesWithTheTiles) {
-  using neighborhood::Axis;
-  const Axis whole{37, 37, 1, 1, false, false}, causal{200, 200, 1, 1, true, false},
-      ring{12, 12, 1, 1, false, true}, blocks{12, 12, 1, 12, false, false};
-  const int before = at::get_num_threads();
-  at::manual_seed(3);
-  for (const auto& axes :
-       {std::vector{whole}, {causal}, {ring, whole}, {blocks, ring}, {ring, ring, Axis{}}}) {
-    std::vector<int64_t> shape{2};
-    for (const auto& axis : axes) shape.push_back(axis.length);
-    const auto tokens = [&](int64_t heads) {
-      auto sizes = shape;
-      sizes.insert(sizes.end(), {heads, 19});
-      return at::randn(sizes);
-    };
-    Inputs in{tokens(6), tokens(2), tokens(2), {}, {}, {}, axes, 0.3};
-    const auto grad_out = tokens(6);
-    for (const auto& bound : kBounds) {
-      in = in_type(in, bound.type);
-      ASSERT_TRUE(neighborhood::is_plain(in));
-      const auto grad = grad_out.to(bound.type);
-      const auto wanted = forward_tiled(in);
-      const auto wanted_grad =
-          backward_tiled(in, wanted.lse, grad, neighborhood::delta_of(wanted, grad, {}));
-      std::vector<at::Tensor> one;
-      for (const int threads : {1, 2, 3, 5}) {
-        at::set_num_threads(threads);
-        const auto out = neighborhood::forward_plain(in);
-        const auto g = neighborhood::backward_plain(in, out, grad);
-        const std::vector<at::Tensor> all{out.out, out.lse, g.query, g.key, g.value};
-        if (one.empty()) one = all;
-        for (std::size_t i = 0; i < all.size(); ++i) EXPECT_TRUE(identical(all[i], one[i])) << i;
-      }
-      at::set_num_threads(before);
-      EXPECT_TRUE(near(one[0], wanted.out, 2 * bound.forward));
-      EXPECT_TRUE(near(one[1], wanted.lse, 2 * bound.forward));
-      EXPECT_TRUE(near(one[2], wanted_grad.query, 2 * bound.backward));
-      EXPECT_TRUE(near(one[3], wanted_grad.key, 2 * bound.backward));
-      EXPECT_TRUE(near(one[4], wanted_grad.value, 2 * bound.backward));
-    }
-  }
-  Inputs masked{at::randn({2, 37, 6, 19}), {}, at::randn({2, 37, 2, 19}), {}, {}, {}, {whole}, 1};
-  masked.axes[0].kernel = 36;
-  EXPECT_FALSE(neighborhood::is_plain(masked));
-  masked.axes = {whole, causal};  // a key of a later row may be seen
-  EXPECT_FALSE(neighborhood::is_plain(masked));
-}
-
 TEST(Neighborhood, AnotherNumberOfThreadsGivesTheSameBits) {
   for (uint32_t seed = 6000; seed < 6010; ++seed) {
     const auto c = random_case(seed, {{12, 30}});

@@ -57,13 +57,6 @@ Output forward_gemm(const Inputs& in);
 Gradients backward_gemm(const Inputs& in, const at::Tensor& lse, const at::Tensor& grad_out,
                         const at::Tensor& delta);
 
-// Whether every query sees all that plain attention would let it see, and that is the faster way.
-bool is_plain(const Inputs& in);
-// Plain attention; the gradient of lse is left to the tiles. forward may be of more than the
-// window.
-Output forward_plain(const Inputs& in);
-Gradients backward_plain(const Inputs& in, const Output& forward, const at::Tensor& grad_out);
-
 // With p = exp(s - lse) and dp = grad_out . v, the gradient of the scores is p (dp - delta), where
 // delta = grad_out . out - grad_lse (FlashAttention-2, arXiv:2307.08691, section 3.1). grad_lse may
 // be undefined.

@@ -5,7 +5,7 @@
 
 namespace halcyon::neighborhood {
 
-enum class Backend : int64_t { tiled, gemm, reference, plain };
+enum class Backend : int64_t { tiled, gemm, reference };
 
 // Axes as operators take them: six numbers each.
 std::vector<int64_t> numbers_of(const std::vector<Axis>& axes);

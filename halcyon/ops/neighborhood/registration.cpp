@@ -44,9 +44,8 @@ Output run_forward(const Inputs& in, Backend backend) {
     serially([&] { output = neighborhood::reference(in); });
     return output;
   }
-  output = backend == Backend::gemm    ? neighborhood::forward_gemm(in)
-           : backend == Backend::plain ? neighborhood::forward_plain(in)
-                                       : neighborhood::forward_tiled(in);
+  output =
+      backend == Backend::gemm ? neighborhood::forward_gemm(in) : neighborhood::forward_tiled(in);
   if (in.more_keys) neighborhood::add_more_tokens(in, output);
   return output;
 }
@@ -61,8 +60,6 @@ Gradients run_backward(const Inputs& in, const Output& output, const at::Tensor&
   const auto delta = neighborhood::delta_of(output, grad_out, grad_lse);
   auto grad = backend == Backend::gemm
                   ? neighborhood::backward_gemm(in, output.lse, grad_out, delta)
-              : backend == Backend::plain && !grad_lse.defined()
-                  ? neighborhood::backward_plain(in, output, grad_out)
                   : neighborhood::backward_tiled(in, output.lse, grad_out, delta);
   if (in.more_keys) neighborhood::add_more_gradients(in, output.lse, grad_out, delta, grad);
   return grad;
