@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Unfused neighborhood attention: scores with the window and weighted sums over it. Useful work is
 // 2 W d a query and head forward and twice that backward. Rows that end in _aten are the
-// composition of ATen operators over gathered windows.
+// composition of ATen operators over gathered windows, whose backward has a forward before it.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
