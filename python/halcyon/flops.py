@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operations of neighborhood attention (halcyon/ops/tuning/flops.h), and torch's counter told of them."""
 
+import math as _math
+
 import torch as _torch
 from torch.utils.flop_counter import register_flop_formula as _register
 
@@ -49,3 +51,23 @@ def _forward(query, key, value, bias, more_keys, more_values, axes, *_arguments,
 def _backward(grad_out, grad_lse, query, key, value, bias, more_keys, more_values, out, lse, axes, *_arguments,
               **_keywords):
     return 2 * _of_axes(query, key, value, axes)
+
+
+def _product(first, last, axes):
+    """Of the unfused operators' products, which take the axes after the tensors; additional tokens do not count."""
+    return 2 * _math.prod(first[:-1]) * _math.prod(axes[1::6]) * last[-1]
+
+
+@_register(_torch.ops.halcyon._neighborhood_scores)
+def _scores(x, y, bias, more, axes, *_arguments, **_keywords):
+    return _product(x, y, axes)
+
+
+@_register(_torch.ops.halcyon._neighborhood_sums)
+def _sums(attn, y, more, axes, **_keywords):
+    return _product(attn, y, axes)
+
+
+@_register(_torch.ops.halcyon._neighborhood_key_sums)
+def _key_sums(attn, x, axes, **_keywords):
+    return _product(attn, x, axes)

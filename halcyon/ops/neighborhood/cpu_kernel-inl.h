@@ -107,17 +107,6 @@ void query_gradient(const Tile& tile, const T* lse, const T* delta, T* s, T* dp)
 }
 
 template <class T>
-void key_gradient(const Tile& tile, PackedBox<T> lse, PackedBox<T> delta, T* s, T* dp) {
-  with_reader<T>(tile.lanes, [&](const auto& read) {
-    each_score<T>(tile, [&](int, int64_t at, int64_t row, int64_t element, int64_t, int64_t) {
-      const auto p = weight<T>(load(s + at), read(lse.data + row * lse.pitch + element));
-      store(s + at, p);
-      store(dp + at, p * (load(dp + at) - read(delta.data + row * delta.pitch + element)));
-    });
-  });
-}
-
-template <class T>
 void bias_gradient(const Tile& tile, int64_t valid, const T* ds, T* table) {
   each_score<T>(tile, [&](int, int64_t at, int64_t, int64_t, int64_t shift, int64_t index) {
     for (int64_t l = 0; l < valid; ++l) {
@@ -195,14 +184,15 @@ void unpack(int64_t count, int64_t depth, const T* from, int64_t pitch, const T*
 }  // namespace halcyon::neighborhood
 
 #include "halcyon/ops/neighborhood/cpu_lists-inl.h"
+#include "halcyon/ops/neighborhood/cpu_slots-inl.h"
 
 namespace halcyon::neighborhood {
 namespace {
 
 template <class T>
 Kernel<T> make_kernel() {
-  return {kLanes<T>, scores<T>,         soften<T>,       accumulate<T>,   weigh<T>,
-          spread<T>, query_gradient<T>, key_gradient<T>, bias_gradient<T>};
+  return {kLanes<T>, scores<T>, soften<T>,         accumulate<T>,
+          weigh<T>,  spread<T>, query_gradient<T>, bias_gradient<T>};
 }
 
 KernelTable make_kernels() {
@@ -215,7 +205,8 @@ KernelTable make_kernels() {
           {pack<Bf16, float>, unpack<Bf16, float>, gather<Bf16, float>, scatter<Bf16, float>,
            dots<Bf16, float>},
           {pack<double, double>, unpack<double, double>, gather<double, double>,
-           scatter<double, double>, dots<double, double>}};
+           scatter<double, double>, dots<double, double>},
+          make_slot_table()};
 }
 
 }  // namespace

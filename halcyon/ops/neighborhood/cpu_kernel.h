@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "halcyon/ops/neighborhood/cpu_slots.h"
 #include "halcyon/ops/storage.h"
 
 // Between the driver (cpu_*.cpp) and the kernels, compiled once for each instruction set.
@@ -20,7 +21,6 @@
 namespace halcyon::neighborhood {
 
 inline constexpr int kMaxLanes = 16;
-inline constexpr int kMaxVectors = 4;
 
 // How the lanes of a block read a row of the box.
 struct Lanes {
@@ -83,11 +83,9 @@ struct Kernel {
   void (*weigh)(const Tile&, int64_t valid, const T* s, RowBox<const T> box, T* out);
   // box += s^T . rows (vectors, lanes, pitch), of the first `valid` lanes
   void (*spread)(const Tile&, int64_t valid, const T* s, const T* rows, RowBox<T> box);
-  // Targets are queries: s becomes p = exp(s - lse) and dp becomes p (dp - delta); lse and delta
+  // s becomes p = exp(s - lse) and dp becomes p (dp - delta); lse and delta
   // are (vectors, lanes).
   void (*query_gradient)(const Tile&, const T* lse, const T* delta, T* s, T* dp);
-  // Targets are keys: the same with lse and delta of the queries, boxes of depth 1.
-  void (*key_gradient)(const Tile&, PackedBox<T> lse, PackedBox<T> delta, T* s, T* dp);
   // table += the sums of ds over the pairs of each relative position; lanes from valid on repeat.
   void (*bias_gradient)(const Tile&, int64_t valid, const T* ds, T* table);
 };
@@ -128,6 +126,14 @@ struct Mover {
   void (*dots)(int64_t count, int64_t depth, const S* a, const S* b, T* to);
 };
 
+struct SlotTable {
+  SlotKernel<float> f32;
+  SlotKernel<double> f64;
+  SlotMover<float, float> move_f32;
+  SlotMover<Bf16, float> move_bf16;
+  SlotMover<double, double> move_f64;
+};
+
 struct KernelTable {
   Kernel<float> f32;
   Kernel<double> f64;
@@ -136,6 +142,7 @@ struct KernelTable {
   Mover<float, float> move_f32;
   Mover<Bf16, float> move_bf16;
   Mover<double, double> move_f64;
+  SlotTable slots;
 };
 
 KernelTable kernels_default();

@@ -45,6 +45,8 @@ struct Kernels {
   ListKernel<T> list;
   Mover<S, T> mover;
   Mover<T, T> exact;
+  SlotKernel<T> slots;
+  SlotMover<S, T> slot_mover;
 };
 
 // Calls f(Kernels) with the types that compute tensors of this type.
@@ -52,10 +54,13 @@ template <class F>
 auto with_kernels(at::ScalarType type, CpuLevel level, const F& f) {
   const auto t = at_level(level, kernels_default, kernels_avx2, kernels_avx512)();
   if (type == at::kDouble)
-    return f(Kernels<double, double>{t.f64, t.list_f64, t.move_f64, t.move_f64});
+    return f(Kernels<double, double>{t.f64, t.list_f64, t.move_f64, t.move_f64, t.slots.f64,
+                                     t.slots.move_f64});
   if (type == at::kBFloat16)
-    return f(Kernels<Bf16, float>{t.f32, t.list_f32, t.move_bf16, t.move_f32});
-  return f(Kernels<float, float>{t.f32, t.list_f32, t.move_f32, t.move_f32});
+    return f(Kernels<Bf16, float>{t.f32, t.list_f32, t.move_bf16, t.move_f32, t.slots.f32,
+                                  t.slots.move_bf16});
+  return f(Kernels<float, float>{t.f32, t.list_f32, t.move_f32, t.move_f32, t.slots.f32,
+                                 t.slots.move_f32});
 }
 
 }  // namespace halcyon::neighborhood

@@ -15,32 +15,15 @@
 namespace halcyon {
 namespace {
 
-using neighborhood::Axis;
+using neighborhood::axes_of;
 using neighborhood::Backend;
 using neighborhood::Gradients;
 using neighborhood::Inputs;
+using neighborhood::numbers_of;
 using neighborhood::Output;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using MaybeTensor = std::optional<at::Tensor>;
-
-constexpr std::size_t kAxisNumbers = 6;
-
-std::vector<int64_t> numbers_of(const std::vector<Axis>& axes) {
-  std::vector<int64_t> numbers;
-  for (const auto& a : axes)
-    numbers.insert(numbers.end(), {a.length, a.kernel, a.dilation, a.stride, a.causal, a.periodic});
-  return numbers;
-}
-
-std::vector<Axis> axes_of(at::IntArrayRef numbers) {
-  std::vector<Axis> axes;
-  for (std::size_t i = 0; i + kAxisNumbers <= numbers.size(); i += kAxisNumbers) {
-    const auto n = numbers.slice(i, kAxisNumbers);
-    axes.push_back({n[0], n[1], n[2], n[3], n[4] != 0, n[5] != 0});
-  }
-  return axes;
-}
 
 Inputs inputs_of(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                  const MaybeTensor& bias, const MaybeTensor& more_keys,
@@ -218,6 +201,24 @@ std::tuple<at::Tensor, at::Tensor> forward_autograd(
 }  // namespace
 
 namespace neighborhood {
+
+constexpr std::size_t kAxisNumbers = 6;
+
+std::vector<int64_t> numbers_of(const std::vector<Axis>& axes) {
+  std::vector<int64_t> numbers;
+  for (const auto& a : axes)
+    numbers.insert(numbers.end(), {a.length, a.kernel, a.dilation, a.stride, a.causal, a.periodic});
+  return numbers;
+}
+
+std::vector<Axis> axes_of(at::IntArrayRef numbers) {
+  std::vector<Axis> axes;
+  for (std::size_t i = 0; i + kAxisNumbers <= numbers.size(); i += kAxisNumbers) {
+    const auto n = numbers.slice(i, kAxisNumbers);
+    axes.push_back({n[0], n[1], n[2], n[3], n[4] != 0, n[5] != 0});
+  }
+  return axes;
+}
 
 Output dispatched(const Inputs& in, Backend backend) {
   static const auto op = operator_named<decltype(forward)>("halcyon::_neighborhood");

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The two halves of neighborhood attention with the scores between them in memory: by ATen
-// operators over the windows written out, so differentiable in every mode.
+// The two halves of neighborhood attention with the scores between them in memory.
 #include "halcyon/ops/neighborhood/unfused.h"
 
 #include <ATen/ATen.h>
@@ -11,20 +10,20 @@
 
 #include "halcyon/ops/checks.h"
 #include "halcyon/ops/neighborhood/arguments.h"
-#include "halcyon/ops/neighborhood/slots.h"
+#include "halcyon/ops/neighborhood/operators.h"
+#include "halcyon/ops/neighborhood/unfused_backends.h"
+#include "halcyon/ops/tuning/switches.h"
 
 namespace halcyon {
 namespace {
 
-using neighborhood::Slots;
-using neighborhood::slots_of;
+using neighborhood::has_tangent;
 using MaybeTensor = std::optional<at::Tensor>;
 
-struct Problem {
-  std::size_t rank;
-  std::vector<int64_t> lengths;
-  std::vector<neighborhood::Axis> axes;
-};
+// Without, and in forward mode, the reference computes.
+bool has_kernels(const at::Tensor& t) {
+  return (t.is_cpu() || t.is_meta()) && is_tiled_na_enabled();
+}
 
 void check_operand(const char* operation, const char* name, const at::Tensor& t, int64_t rank) {
   HALCYON_CHECK(t.defined() && !t.is_nested(), operation,
@@ -47,20 +46,12 @@ void check_dtype(const char* operation, const char* name, const at::Tensor& t,
                 c10::toString(like.scalar_type()), c10::toString(t.scalar_type()));
 }
 
-Problem checked(const char* operation, std::size_t rank, const at::Tensor& first,
-                const NeighborhoodOptions& options) {
+std::vector<neighborhood::Axis> checked(const char* operation, std::size_t rank,
+                                        const at::Tensor& first,
+                                        const NeighborhoodOptions& options) {
   const auto sizes = neighborhood::sizes_of(first);
-  Problem p{rank, {sizes.begin() + 2, sizes.begin() + 2 + static_cast<int64_t>(rank)}, {}};
-  p.axes = neighborhood::checked_axes(operation, p.lengths, options);
-  return p;
-}
-
-// (B, H, *, c) gathered to (B, H, T, W, c).
-at::Tensor gathered(const at::Tensor& t, const Problem& p, const Slots& slots) {
-  const auto index = slots.key.flatten();
-  return t.flatten(2, static_cast<int64_t>(p.rank) + 1)
-      .index_select(2, index)
-      .unflatten(2, slots.key.sizes());
+  return neighborhood::checked_axes(
+      operation, {sizes.begin() + 2, sizes.begin() + 2 + static_cast<int64_t>(rank)}, options);
 }
 
 at::Tensor scores(const char* operation, std::size_t rank, const at::Tensor& query,
@@ -71,10 +62,10 @@ at::Tensor scores(const char* operation, std::size_t rank, const at::Tensor& que
   const auto shape = neighborhood::sizes_of(query);
   check_dtype(operation, "key", key, query);
   check_like(operation, "key", key, query, shape);
-  const auto p = checked(operation, rank, query, options);
+  const auto axes = checked(operation, rank, query, options);
   if (options.rpb) {
     std::vector<int64_t> table{shape[1]};
-    for (const auto& axis : p.axes) {
+    for (const auto& axis : axes) {
       HALCYON_CHECK_KIND(!axis.causal, unsupported, operation,
                          "expected no rpb with a causal axis, got both");
       table.push_back(2 * axis.kernel - 1);
@@ -89,22 +80,13 @@ at::Tensor scores(const char* operation, std::size_t rank, const at::Tensor& que
     check_like(operation, "additional_keys", *options.additional_keys, query,
                {shape[0], shape[1], more, shape.back()});
   }
-  const auto type = neighborhood::accumulate_type(query);
-  const auto slots = slots_of(p.axes, query);
-  const auto q = query.to(type).flatten(2, static_cast<int64_t>(rank) + 1);
-  auto attn = at::einsum("bhtd,bhtwd->bhtw", {q, gathered(key.to(type), p, slots)});
-  if (options.rpb) {
-    const auto index = slots.relative.flatten();
-    attn = attn + options.rpb->to(key.scalar_type())
-                      .to(type)
-                      .flatten(1)
-                      .index_select(1, index)
-                      .unflatten(1, slots.relative.sizes());
-  }
-  attn = attn.masked_fill(slots.used.logical_not(), -std::numeric_limits<double>::infinity());
-  if (options.additional_keys)
-    attn = at::cat({attn, at::matmul(q, options.additional_keys->to(type).transpose(2, 3))}, -1);
-  return attn.to(query.scalar_type()).unflatten(2, p.lengths);
+  const auto bias = options.rpb ? MaybeTensor(options.rpb->to(key.scalar_type())) : std::nullopt;
+  const auto& more = options.additional_keys;
+  if (has_kernels(query) && !has_tangent(query) && !has_tangent(key) && !has_tangent(bias) &&
+      !has_tangent(more))
+    return neighborhood::dispatched_scores(query, key, bias, more, axes);
+  return neighborhood::reference_scores(query, key, bias, more, axes,
+                                        -std::numeric_limits<double>::infinity());
 }
 
 at::Tensor weighted(const char* operation, std::size_t rank, const at::Tensor& attn,
@@ -113,11 +95,11 @@ at::Tensor weighted(const char* operation, std::size_t rank, const at::Tensor& a
   check_operand(operation, "attn", attn, dims);
   check_operand(operation, "value", value, dims);
   check_device(attn, value, operation, "attn");
-  const auto p = checked(operation, rank, value, options);
+  const auto axes = checked(operation, rank, value, options);
   auto shape = neighborhood::sizes_of(value);
   const int64_t channels = shape.back();
   int64_t window = 1, more = 0;
-  for (const auto& axis : p.axes) window *= axis.kernel;
+  for (const auto& axis : axes) window *= axis.kernel;
   if (options.additional_values) {
     check_operand(operation, "additional_values", *options.additional_values, 4);
     check_dtype(operation, "additional_values", *options.additional_values, value);
@@ -127,14 +109,12 @@ at::Tensor weighted(const char* operation, std::size_t rank, const at::Tensor& a
   }
   shape.back() = window + more;
   check_like(operation, "attn", attn, value, shape);
-  const auto type = neighborhood::accumulate_type(value);
-  const auto slots = slots_of(p.axes, value);
-  const auto all = attn.to(value.scalar_type()).to(type).flatten(2, static_cast<int64_t>(rank) + 1);
-  const auto near = all.slice(-1, 0, window).masked_fill(slots.used.logical_not(), 0);
-  auto out = at::einsum("bhtw,bhtwe->bhte", {near, gathered(value.to(type), p, slots)});
-  if (options.additional_values)
-    out = out + at::matmul(all.slice(-1, window), options.additional_values->to(type));
-  return out.to(value.scalar_type()).unflatten(2, p.lengths);
+  const auto weights = attn.to(value.scalar_type());
+  const auto& more_values = options.additional_values;
+  if (has_kernels(value) && !has_tangent(weights) && !has_tangent(value) &&
+      !has_tangent(more_values))
+    return neighborhood::dispatched_sums(weights, value, more_values, axes);
+  return neighborhood::reference_sums(weights, value, more_values, axes);
 }
 
 // Every component of nested operands is a problem of its own.

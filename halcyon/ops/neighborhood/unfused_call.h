@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "halcyon/ops/neighborhood/slot_order.h"
+#include "halcyon/ops/neighborhood/tiled_call.h"
+#include "halcyon/ops/neighborhood/unfused_backends.h"
+
+// What the passes of the unfused operators share.
+namespace halcyon::neighborhood {
+
+// A tensor (B, H, *, c), kept in the storage type, and its tokens.
+template <class S>
+struct Operand {
+  Operand() = default;
+  Operand(const at::Tensor& t, std::size_t axes)
+      : tensor(readable<S>(t)), tokens(tensor.movedim(1, -2), axes) {}
+  at::Tensor tensor;
+  Tokens<S> tokens;
+};
+
+// An empty result (B, H, *, channels).
+template <class S>
+Operand<S> result_like(const at::Tensor& t, int64_t channels, std::size_t axes) {
+  auto shape = t.sizes().vec();
+  shape.back() = channels;
+  return {at::empty(shape, t.options()), axes};
+}
+
+// f(batch, head, item, scratch) for every item of every head.
+template <class T, class F>
+void each_item(const Plan& plan, int64_t batch, int64_t heads, const F& f) {
+  const auto items = static_cast<int64_t>(plan.items().size());
+  at::parallel_for(0, batch * heads * items, 1, [&](int64_t first, int64_t last) {
+    Scratch<T> scratch;
+    for (int64_t i = first; i < last; ++i)
+      f(i / items / heads, i / items % heads, plan.items()[static_cast<std::size_t>(i % items)],
+        scratch);
+  });
+}
+
+// The additional tokens (B, H, N, c) of one head as a box of one row.
+template <class S>
+struct MoreTokens {
+  explicit MoreTokens(const std::optional<at::Tensor>& t) {
+    if (t && t->size(2) > 0) operand = {*t, 1};
+    if (operand.tensor.defined()) count = operand.tensor.size(2);
+  }
+  // every lane reads a whole vector at its one place
+  int64_t pitch(int lanes) const { return (count + 2 * lanes - 1) / lanes * lanes; }
+  template <class T>
+  PackedBox<T> pack(const Mover<S, T>& mover, int64_t b, int64_t head, int lanes,
+                    Scratch<T>& scratch, std::size_t buffer) const {
+    const auto& tokens = operand.tokens;
+    T* to = scratch(buffer, tokens.channels() * pitch(lanes));
+    std::vector<int64_t> offset(static_cast<std::size_t>(count));
+    for (std::size_t i = 0; i < offset.size(); ++i)
+      offset[i] = static_cast<int64_t>(i) * tokens.step(kMaxAxes - 1);
+    mover.pack(count, tokens.channels(), tokens.at(b, head), offset.data(), T(1), to, pitch(lanes));
+    return {to, tokens.channels(), pitch(lanes)};
+  }
+
+  Operand<S> operand;
+  int64_t count = 0;
+};
+
+}  // namespace halcyon::neighborhood
