@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "bench/support/ceilings.h"
 #include "bench/support/peak.h"
 #include "bench/support/report.h"
 #include "bench/support/sampling.h"
@@ -60,6 +61,12 @@ void add_context() {
   benchmark::AddCustomContext("cpu_capability", at::get_cpu_capability());
   benchmark::AddCustomContext("peak_fp32_gflops", fmt::format("{:.1f}", peak.fp32 * 1e-9));
   benchmark::AddCustomContext("peak_bf16_gflops", fmt::format("{:.1f}", peak.bf16 * 1e-9));
+  const auto& ceilings = machine_ceilings();
+  benchmark::AddCustomContext("fma_avx2_gflops", fmt::format("{:.1f}", ceilings.fma_avx2 * 1e-9));
+  benchmark::AddCustomContext("fma_avx512_gflops",
+                              fmt::format("{:.1f}", ceilings.fma_avx512 * 1e-9));
+  benchmark::AddCustomContext("pairs_bf16_gflops",
+                              fmt::format("{:.1f}", ceilings.pairs_bf16 * 1e-9));
   benchmark::AddCustomContext("peak_gbytes", fmt::format("{:.1f}", peak.bandwidth * 1e-9));
 }
 

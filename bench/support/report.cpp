@@ -5,6 +5,7 @@
 #include <ATen/Version.h>
 #include <fmt/format.h>
 
+#include "bench/support/ceilings.h"
 #include "bench/support/peak.h"
 
 namespace halcyon::bench {
@@ -19,12 +20,16 @@ std::string rate(double value) {
 
 bool Report::ReportContext(const Context&) {
   const auto& peak = machine_peak();
+  const auto& ceilings = machine_ceilings();
   GetOutputStream() << fmt::format(
                            "{} threads, {}; peak {:.1f} GFLOP/s fp32, {:.1f} bf16, {:.1f} GB/s\n"
+                           "on registers {:.1f} GFLOP/s fp32 in AVX2, {:.1f} in AVX-512, {:.1f} in "
+                           "pairs of bf16\n"
                            "{:<52}{:>11}{:>9}{:>6}{:>10}{:>8}{:>9}{:>8}\n",
                            at::get_num_threads(), at::get_cpu_capability(), peak.fp32 * 1e-9,
-                           peak.bf16 * 1e-9, peak.bandwidth * 1e-9, "", "median ms", "mad", "runs",
-                           "GFLOP/s", "GB/s", "of peak", "error")
+                           peak.bf16 * 1e-9, peak.bandwidth * 1e-9, ceilings.fma_avx2 * 1e-9,
+                           ceilings.fma_avx512 * 1e-9, ceilings.pairs_bf16 * 1e-9, "", "median ms",
+                           "mad", "runs", "GFLOP/s", "GB/s", "of peak", "error")
                     << std::flush;
   return true;
 }

@@ -21,7 +21,7 @@ def use_fused_na(mode=True, kv_parallel=True):
 
 
 def use_kv_parallelism_in_fused_na(mode=True):
-    """Cuts the pass over keys of the backward into more shares for the threads."""
+    """Lets the backward cut a problem of few heads into more shares for the threads."""
     _switches.use_kv_parallelism_in_fused_na(_flag("use_kv_parallelism_in_fused_na", "mode", mode))
 
 

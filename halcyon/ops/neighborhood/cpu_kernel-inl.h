@@ -159,27 +159,6 @@ void pack(int64_t count, int64_t depth, const S* from, const int64_t* offset, T 
   }
 }
 
-template <class S, class T>
-void unpack(int64_t count, int64_t depth, const T* from, int64_t pitch, const T* factor, S* to,
-            const int64_t* offset) {
-  constexpr int kN = kLanes<T>;
-  const auto by = load(factor);
-  const int64_t full = depth / kN * kN;
-  for (int64_t c = 0; c < full; c += kN) {
-    Vector<T> tile[kN];
-#pragma GCC unroll 16
-    for (int r = 0; r < kN; ++r) tile[r] = load(from + (c + r) * pitch) * by;
-    transpose_stages<T, 1>(tile);
-#pragma GCC unroll 16
-    for (int r = 0; r < kN; ++r) {
-      if (r < count) store(to + offset[r] + c, tile[r]);
-    }
-  }
-  for (int64_t c = full; c < depth; ++c) {
-    for (int64_t r = 0; r < count; ++r) put(to + offset[r] + c, from[c * pitch + r] * factor[r]);
-  }
-}
-
 }  // namespace
 }  // namespace halcyon::neighborhood
 
@@ -191,22 +170,20 @@ namespace {
 
 template <class T>
 Kernel<T> make_kernel() {
-  return {kLanes<T>, scores<T>, soften<T>,         accumulate<T>,
-          weigh<T>,  spread<T>, query_gradient<T>, bias_gradient<T>};
+  return {kLanes<T>, scores<T>,         soften<T>,       weigh<T>,
+          spread<T>, query_gradient<T>, bias_gradient<T>};
 }
 
 KernelTable make_kernels() {
-  return {make_kernel<float>(),
-          make_kernel<double>(),
-          make_list_kernel<float>(),
-          make_list_kernel<double>(),
-          {pack<float, float>, unpack<float, float>, gather<float, float>, scatter<float, float>,
-           dots<float, float>},
-          {pack<Bf16, float>, unpack<Bf16, float>, gather<Bf16, float>, scatter<Bf16, float>,
-           dots<Bf16, float>},
-          {pack<double, double>, unpack<double, double>, gather<double, double>,
-           scatter<double, double>, dots<double, double>},
-          make_slot_table()};
+  return {
+      make_kernel<float>(),
+      make_kernel<double>(),
+      make_list_kernel<float>(),
+      make_list_kernel<double>(),
+      {pack<float, float>, gather<float, float>, scatter<float, float>, dots<float, float>},
+      {pack<Bf16, float>, gather<Bf16, float>, scatter<Bf16, float>, dots<Bf16, float>},
+      {pack<double, double>, gather<double, double>, scatter<double, double>, dots<double, double>},
+      make_slot_table()};
 }
 
 }  // namespace

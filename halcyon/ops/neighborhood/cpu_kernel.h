@@ -77,8 +77,6 @@ struct Kernel {
   // One step of the online softmax: s becomes exp(s - max); max and sum (vectors, lanes) and out
   // (vectors, lanes, pitch) are brought to the new maximum.
   void (*soften)(const Tile&, int64_t pitch, T* s, T* max, T* sum, T* out);
-  // out (vectors, depth, lanes) += s . box
-  void (*accumulate)(const Tile&, const T* s, PackedBox<T> box, T* out);
   // out (vectors, lanes, pitch) += s . box, of the first `valid` lanes
   void (*weigh)(const Tile&, int64_t valid, const T* s, RowBox<const T> box, T* out);
   // box += s^T . rows (vectors, lanes, pitch), of the first `valid` lanes
@@ -113,9 +111,6 @@ struct Mover {
   // to[c * pitch + i] = scale * from[offset[i] + c] for i < count, 0 from there to pitch
   void (*pack)(int64_t count, int64_t depth, const S* from, const int64_t* offset, T scale, T* to,
                int64_t pitch);
-  // to[offset[i] + c] = factor[i] * from[c * pitch + i] for i < count <= lanes
-  void (*unpack)(int64_t count, int64_t depth, const T* from, int64_t pitch, const T* factor, S* to,
-                 const int64_t* offset);
   // to[i * pitch + c] = scale * from[offset[i] + c] for c < depth, 0 from there to pitch
   void (*gather)(int64_t count, int64_t depth, const S* from, const int64_t* offset, T scale, T* to,
                  int64_t pitch);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// No #pragma once: each instruction set's file includes it once, after simd-inl.h. The two products
-// of a tile: scores = vectors . box, and out += scores . box.
+// No #pragma once: each instruction set's file includes it once, after simd-inl.h. The product of
+// a tile that wants transposed sources: scores = vectors . box.
 #include "halcyon/ops/neighborhood/cpu_kernel.h"
 
 namespace halcyon::neighborhood {
@@ -126,50 +126,6 @@ void score_run(const Read& read, const Tile& tile, const Run& run, const T* a, P
   }
 }
 
-template <class T, int kVectors, int kChannels, class Read>
-inline void accumulate_tile(const Read& read, const Run& run, const T* const* scores, const T* box,
-                            int64_t row_pitch, int64_t pitch, T* out, int64_t between) {
-  constexpr int kN = kLanes<T>;
-  Vector<T> sum[kVectors][kChannels];
-#pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) {
-#pragma GCC unroll 8
-    for (int e = 0; e < kChannels; ++e) sum[v][e] = load(out + v * between + e * kN);
-  }
-  int64_t at = 0;
-  for (int64_t row = 0; row < run.rows; ++row, box += row_pitch) {
-    for (int64_t j = 0; j < run.shifts; ++j, at += kN) {
-      Vector<T> left[kVectors];
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) left[v] = load(scores[v] + at);
-#pragma GCC unroll 8
-      for (int e = 0; e < kChannels; ++e) {
-        const auto right = read(box + e * pitch + j);
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) sum[v][e] += left[v] * right;
-      }
-    }
-  }
-#pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) {
-#pragma GCC unroll 8
-    for (int e = 0; e < kChannels; ++e) store(out + v * between + e * kN, sum[v][e]);
-  }
-}
-
-template <class T, int kVectors, class Read>
-void accumulate_run(const Read& read, const Tile& tile, const Run& run, const T* scores,
-                    PackedBox<T> box, T* out) {
-  const T* s[kVectors];
-  for (int v = 0; v < kVectors; ++v) s[v] = scores + first_score<T>(tile, run, v);
-  const T* from = box.data + run.row * box.depth * box.pitch + run.element;
-  each_chunk<kVectors>(box.depth, [&]<int kChannels>(int64_t begin) {
-    accumulate_tile<T, kVectors, kChannels>(read, run, s, from + begin * box.pitch,
-                                            box.depth * box.pitch, box.pitch,
-                                            out + begin * kLanes<T>, box.depth * kLanes<T>);
-  });
-}
-
 // s (vectors, capacity, lanes) = a (vectors, depth, lanes) . box
 template <class T>
 void products(const Tile& tile, const T* a, PackedBox<T> box, T* s) {
@@ -178,19 +134,6 @@ void products(const Tile& tile, const T* a, PackedBox<T> box, T* s) {
       with_count<kMaxVectors>(run->vectors, [&]<int kVectors>() {
         score_run<T, kVectors>(read, tile, *run, a + run->first_vector * box.depth * kLanes<T>, box,
                                s);
-      });
-    }
-  });
-}
-
-// out (vectors, depth, lanes) += s . box
-template <class T>
-void accumulate(const Tile& tile, const T* s, PackedBox<T> box, T* out) {
-  with_reader<T>(tile.lanes, [&](const auto& read) {
-    for (const Run* run = tile.runs; run != tile.runs + tile.n_runs; ++run) {
-      with_count<kMaxVectors>(run->vectors, [&]<int kVectors>() {
-        accumulate_run<T, kVectors>(read, tile, *run, s, box,
-                                    out + run->first_vector * box.depth * kLanes<T>);
       });
     }
   });

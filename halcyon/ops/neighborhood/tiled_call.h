@@ -90,24 +90,6 @@ inline int64_t pitch_of(const Item& item, int lanes) {
   return ((width + lanes - 1) / lanes | 1) * lanes;
 }
 
-// The sources of the item, row by row, times scale.
-template <class S, class T>
-void pack_box(const Mover<S, T>& mover, const Axes& axes, const Item& item, const Tokens<S>& tokens,
-              int64_t b, int64_t head, T scale, T* to, int64_t pitch) {
-  const Offsets where(axes, item, tokens);
-  std::vector<int64_t> offset(static_cast<std::size_t>(item.source[2].size()));
-  for (std::size_t i = 0; i < offset.size(); ++i)
-    offset[i] = where(2, item.source[2].begin + static_cast<int64_t>(i));
-  for (int64_t p0 = item.source[0].begin; p0 < item.source[0].end; ++p0) {
-    for (int64_t p1 = item.source[1].begin; p1 < item.source[1].end; ++p1) {
-      const S* from = tokens.at(b, head) + where(0, p0) + where(1, p1);
-      mover.pack(static_cast<int64_t>(offset.size()), tokens.channels(), from, offset.data(), scale,
-                 to, pitch);
-      to += tokens.channels() * pitch;
-    }
-  }
-}
-
 // Reads rows of sources one by one, as HeldRows asks for them.
 template <class S, class T>
 class RowReader {
@@ -139,6 +121,23 @@ class RowReader {
   const S* from_;
   std::vector<int64_t> offset_;
 };
+
+// All sources of an item at once, row by row: transposed, or as they are.
+template <class S, class T>
+void pack_box(const RowReader<S, T>& rows, const Item& item, int64_t depth, T* to, int64_t pitch) {
+  for (int64_t p0 = item.source[0].begin; p0 < item.source[0].end; ++p0) {
+    for (int64_t p1 = item.source[1].begin; p1 < item.source[1].end; ++p1, to += depth * pitch)
+      rows.pack(p0, p1, to, pitch);
+  }
+}
+template <class S, class T>
+void copy_box(const RowReader<S, T>& rows, const Item& item, T* to, int64_t pitch) {
+  const int64_t width = item.source[2].size();
+  for (int64_t p0 = item.source[0].begin; p0 < item.source[0].end; ++p0) {
+    for (int64_t p1 = item.source[1].begin; p1 < item.source[1].end; ++p1, to += width * pitch)
+      rows.copy(p0, p1, to, pitch);
+  }
+}
 
 // For each vector of the tile: f(vector, token offsets of its valid lanes).
 template <class S, class F>

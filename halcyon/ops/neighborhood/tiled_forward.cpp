@@ -68,9 +68,6 @@ class Forward {
         value_rows(mover_, axes_, item, v_, b, group);
     HeldRows held(item);
     Tiler tiler(plan_, item, lanes, capacity);
-    const auto heads = [&](const auto& f) {
-      for (int64_t head = group * per_group; head < (group + 1) * per_group; ++head) f(head);
-    };
     tiler.each_row([&](int64_t i0, int64_t i1) {
       held.require(
           tiler.planes(i0), tiler.rows(i1),
@@ -80,7 +77,7 @@ class Forward {
           },
           [](int64_t, int64_t, int64_t) {});
       tiler.each_of_row(i0, i1, [&](const TileTargets& targets, const std::vector<Tile>& steps) {
-        heads([&](int64_t head) {
+        for (int64_t head = group * per_group; head < (group + 1) * per_group; ++head) {
           pack_tile(mover_, axes_, item, q_, b, head, targets, lanes, scale_, queries);
           std::fill_n(max, kMaxVectors * lanes, -std::numeric_limits<T>::infinity());
           std::fill_n(sum, kMaxVectors * lanes, T(0));
@@ -91,7 +88,7 @@ class Forward {
             kernel_.weigh(tile, targets.valid, scores, {values, width, channels}, sums);
           }
           finish(b, head, item, targets, sums, max, sum, channels);
-        });
+        }
       });
     });
   }

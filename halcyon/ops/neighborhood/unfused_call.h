@@ -48,18 +48,31 @@ struct MoreTokens {
     if (t && t->size(2) > 0) operand = {*t, 1};
     if (operand.tensor.defined()) count = operand.tensor.size(2);
   }
-  // every lane reads a whole vector at its one place
-  int64_t pitch(int lanes) const { return (count + 2 * lanes - 1) / lanes * lanes; }
+  // Transposed, for scores; every lane reads a whole vector at its one place.
   template <class T>
   PackedBox<T> pack(const Mover<S, T>& mover, int64_t b, int64_t head, int lanes,
                     Scratch<T>& scratch, std::size_t buffer) const {
     const auto& tokens = operand.tokens;
-    T* to = scratch(buffer, tokens.channels() * pitch(lanes));
+    const int64_t pitch = padded(count + lanes - 1, lanes);
+    T* to = scratch(buffer, tokens.channels() * pitch);
+    mover.pack(count, tokens.channels(), tokens.at(b, head), offsets().data(), T(1), to, pitch);
+    return {to, tokens.channels(), pitch};
+  }
+  // As they are, for sums.
+  template <class T>
+  RowBox<const T> copy(const Mover<S, T>& mover, int64_t b, int64_t head, int lanes,
+                       Scratch<T>& scratch, std::size_t buffer) const {
+    const auto& tokens = operand.tokens;
+    const int64_t pitch = padded(tokens.channels(), lanes);
+    T* to = scratch(buffer, count * pitch);
+    mover.gather(count, tokens.channels(), tokens.at(b, head), offsets().data(), T(1), to, pitch);
+    return {to, count, pitch};
+  }
+  std::vector<int64_t> offsets() const {
     std::vector<int64_t> offset(static_cast<std::size_t>(count));
     for (std::size_t i = 0; i < offset.size(); ++i)
-      offset[i] = static_cast<int64_t>(i) * tokens.step(kMaxAxes - 1);
-    mover.pack(count, tokens.channels(), tokens.at(b, head), offset.data(), T(1), to, pitch(lanes));
-    return {to, tokens.channels(), pitch(lanes)};
+      offset[i] = static_cast<int64_t>(i) * operand.tokens.step(kMaxAxes - 1);
+    return offset;
   }
 
   Operand<S> operand;

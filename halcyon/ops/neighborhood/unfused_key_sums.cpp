@@ -73,27 +73,28 @@ class OfKeys {
     const auto& axes = plan_.axes();
     const int lanes = kernel.lanes;
     const int64_t d = x_.tokens.channels(), pitch = pitch_of(item, lanes),
-                  capacity = capacity_of(item);
-    T* box_x = scratch(0, item.rows() * d * pitch);
+                  capacity = capacity_of(item), width = item.source[2].size(),
+                  channels = padded(d, lanes);
+    T* box_x = scratch(0, item.rows() * width * channels);
     T* box_attn = scratch(1, item.rows() * window_ * pitch);
-    pack_box(mover, axes, item, x_.tokens, b, head, T(1), box_x, pitch);
+    copy_box(RowReader<S, T>(mover, axes, item, x_.tokens, b, head), item, box_x, channels);
     transpose(item, b, head, box_attn, pitch);
     T* s = scratch(2, kMaxVectors * capacity * lanes);
-    T* sums = scratch(3, kMaxVectors * d * lanes);
+    T* sums = scratch(3, kMaxVectors * lanes * channels);
     std::array<T, kMaxLanes> one;
     one.fill(T(1));
     const WindowStarts starts(axes, item, pitch);
     Tiler tiler(plan_, item, lanes, capacity);
     tiler.each([&](const TileTargets& targets, const std::vector<Tile>& steps) {
       const auto from = starts.box<T>(box_attn, targets, lanes);
-      std::fill_n(sums, targets.vectors * d * lanes, T(0));
+      std::fill_n(sums, targets.vectors * lanes * channels, T(0));
       for (const Tile& tile : steps) {
         slots.of_keys(tile, from, s);
-        kernel.accumulate(tile, s, {box_x, d, pitch}, sums);
+        kernel.weigh(tile, targets.valid, s, {box_x, width, channels}, sums);
       }
       each_vector(axes, item, out_.tokens, targets, lanes, [&](int v, const int64_t* at) {
-        mover.unpack(targets.valid, d, sums + v * d * lanes, lanes, one.data(),
-                     out_.tokens.at(b, head), at);
+        mover.scatter(targets.valid, d, sums + v * lanes * channels, channels, one.data(),
+                      out_.tokens.at(b, head), at);
       });
     });
   }

@@ -5,6 +5,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <limits>
+
 #include "halcyon/ops/dispatch.h"
 #include "halcyon/ops/neighborhood/operators.h"
 #include "halcyon/ops/neighborhood/unfused_backends.h"
@@ -24,9 +26,12 @@ int64_t window_of(at::IntArrayRef axes) {
   return window;
 }
 
+// masked: unused slots hold -infinity, else 0. (Not the number itself: an exported graph's JSON has
+// no infinity.)
 at::Tensor scores(const at::Tensor& x, const at::Tensor& y, const MaybeTensor& bias,
-                  const MaybeTensor& more, at::IntArrayRef axes, double unused) {
-  return window_scores(x, y, bias, more, axes_of(axes), unused);
+                  const MaybeTensor& more, at::IntArrayRef axes, bool masked) {
+  return window_scores(x, y, bias, more, axes_of(axes),
+                       masked ? -std::numeric_limits<double>::infinity() : 0.0);
 }
 
 at::Tensor sums(const at::Tensor& attn, const at::Tensor& y, const MaybeTensor& more,
@@ -44,7 +49,7 @@ at::Tensor bias_sums(const at::Tensor& attn, at::IntArrayRef axes) {
 }
 
 at::Tensor scores_meta(const at::Tensor& x, const at::Tensor& /*y*/, const MaybeTensor& /*bias*/,
-                       const MaybeTensor& more, at::IntArrayRef axes, double /*unused*/) {
+                       const MaybeTensor& more, at::IntArrayRef axes, bool /*masked*/) {
   auto shape = x.sym_sizes().vec();
   shape.back() = c10::SymInt(window_of(axes));
   if (more) shape.back() += more->sym_size(2);
@@ -71,9 +76,9 @@ at::Tensor bias_sums_meta(const at::Tensor& attn, at::IntArrayRef axes) {
 
 // Through the dispatcher.
 at::Tensor call_scores(const at::Tensor& x, const at::Tensor& y, const MaybeTensor& bias,
-                       const MaybeTensor& more, at::IntArrayRef axes, double unused) {
+                       const MaybeTensor& more, at::IntArrayRef axes, bool masked) {
   static const auto op = operator_named<decltype(scores)>("halcyon::_neighborhood_scores");
-  return op.call(x, y, bias, more, axes, unused);
+  return op.call(x, y, bias, more, axes, masked);
 }
 at::Tensor call_sums(const at::Tensor& attn, const at::Tensor& y, const MaybeTensor& more,
                      at::IntArrayRef axes) {
@@ -97,12 +102,12 @@ MaybeTensor maybe(const at::Tensor& t) {
 struct Scores : torch::autograd::Function<Scores> {
   static Variable forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& y,
                           const MaybeTensor& bias, const MaybeTensor& more, at::IntArrayRef axes,
-                          double unused) {
+                          bool masked) {
     context->save_for_backward({x, y, more.value_or(at::Tensor())});
     context->saved_data["axes"] = axes.vec();
     context->saved_data["bias"] = bias.has_value();
     at::AutoDispatchBelowADInplaceOrView below;
-    return call_scores(x, y, bias, more, axes, unused);
+    return call_scores(x, y, bias, more, axes, masked);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grad) {
@@ -139,7 +144,7 @@ struct Sums : torch::autograd::Function<Sums> {
     const bool more = saved[2].defined();
     variable_list result(4);
     if (context->needs_input_grad(0))
-      result[0] = call_scores(grad[0], saved[1], {}, maybe(saved[2]), axes, 0);
+      result[0] = call_scores(grad[0], saved[1], {}, maybe(saved[2]), axes, false);
     if (context->needs_input_grad(1) || (more && context->needs_input_grad(2))) {
       auto [of_y, of_more] = call_key_sums(saved[0], grad[0], axes);
       result[1] = std::move(of_y);
@@ -164,7 +169,7 @@ struct KeySumsFunction : torch::autograd::Function<KeySumsFunction> {
     const auto axes = context->saved_data["axes"].toIntVector();
     variable_list result(3);
     if (context->needs_input_grad(0))
-      result[0] = call_scores(saved[1], grad[0], {}, grad[1], axes, 0);
+      result[0] = call_scores(saved[1], grad[0], {}, grad[1], axes, false);
     if (context->needs_input_grad(1)) result[1] = call_sums(saved[0], grad[0], grad[1], axes);
     return result;
   }
@@ -186,13 +191,13 @@ struct BiasSumsFunction : torch::autograd::Function<BiasSumsFunction> {
     shape.back() = 0;
     const auto nothing = at::empty_symint(shape, grad[0].options());
     const auto no_more = at::empty_symint({shape[0], shape[1], more, 0}, grad[0].options());
-    return {call_scores(nothing, nothing, grad[0], no_more, axes, 0), {}};
+    return {call_scores(nothing, nothing, grad[0], no_more, axes, false), {}};
   }
 };
 
 at::Tensor scores_autograd(const at::Tensor& x, const at::Tensor& y, const MaybeTensor& bias,
-                           const MaybeTensor& more, at::IntArrayRef axes, double unused) {
-  return Scores::apply(x, y, bias, more, axes, unused);
+                           const MaybeTensor& more, at::IntArrayRef axes, bool masked) {
+  return Scores::apply(x, y, bias, more, axes, masked);
 }
 at::Tensor sums_autograd(const at::Tensor& attn, const at::Tensor& y, const MaybeTensor& more,
                          at::IntArrayRef axes) {
@@ -211,8 +216,7 @@ at::Tensor bias_sums_autograd(const at::Tensor& attn, at::IntArrayRef axes) {
 at::Tensor dispatched_scores(const at::Tensor& query, const at::Tensor& key,
                              const MaybeTensor& bias, const MaybeTensor& more,
                              const std::vector<Axis>& axes) {
-  return call_scores(query, key, bias, more, numbers_of(axes),
-                     -std::numeric_limits<double>::infinity());
+  return call_scores(query, key, bias, more, numbers_of(axes), true);
 }
 
 at::Tensor dispatched_sums(const at::Tensor& attn, const at::Tensor& value, const MaybeTensor& more,
@@ -227,7 +231,7 @@ namespace {
 TORCH_LIBRARY_FRAGMENT(halcyon, m) {
   m.def(
       "_neighborhood_scores(Tensor x, Tensor y, Tensor? bias, Tensor? more, int[] axes, "
-      "float unused) -> Tensor");
+      "bool masked) -> Tensor");
   m.def("_neighborhood_sums(Tensor attn, Tensor y, Tensor? more, int[] axes) -> Tensor");
   m.def("_neighborhood_key_sums(Tensor attn, Tensor x, int[] axes) -> (Tensor, Tensor)");
   m.def("_neighborhood_bias_sums(Tensor attn, int[] axes) -> Tensor");

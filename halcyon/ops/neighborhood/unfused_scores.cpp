@@ -35,7 +35,7 @@ class Scores {
     const int lanes = kernel.lanes;
     const int64_t d = x_.tokens.channels(), pitch = pitch_of(item, lanes), capacity = capacity_;
     T* box = scratch(0, item.rows() * d * pitch);
-    pack_box(mover, axes, item, y_.tokens, b, head, T(1), box, pitch);
+    pack_box(RowReader<S, T>(mover, axes, item, y_.tokens, b, head), item, d, box, pitch);
     T* tile_x = scratch(1, kMaxVectors * d * lanes);
     T* s = scratch(2, kMaxVectors * capacity * lanes);
     PackedBox<T> more_box{};

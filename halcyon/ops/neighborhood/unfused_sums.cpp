@@ -28,14 +28,14 @@ class Sums {
     const auto& [kernel, list, mover, exact, slots, slot_mover] = kernels_;
     const auto& axes = plan_.axes();
     const int lanes = kernel.lanes;
-    const int64_t d = y_.tokens.channels(), pitch = pitch_of(item, lanes),
+    const int64_t d = y_.tokens.channels(), pitch = padded(d, lanes), width = item.source[2].size(),
                   capacity = attn_.tokens.channels();
-    T* box = scratch(0, item.rows() * d * pitch);
-    pack_box(mover, axes, item, y_.tokens, b, head, T(1), box, pitch);
+    T* box = scratch(0, item.rows() * width * pitch);
+    copy_box(RowReader<S, T>(mover, axes, item, y_.tokens, b, head), item, box, pitch);
     T* s = scratch(1, kMaxVectors * capacity * lanes);
-    T* sums = scratch(2, kMaxVectors * d * lanes);
-    PackedBox<T> more_box{};
-    if (more_.count > 0) more_box = more_.pack(mover, b, head, lanes, scratch, 3);
+    T* sums = scratch(2, kMaxVectors * lanes * pitch);
+    RowBox<const T> more_box{};
+    if (more_.count > 0) more_box = more_.copy(mover, b, head, lanes, scratch, 3);
     std::array<T, kMaxLanes> one;
     one.fill(T(1));
     Tiler tiler(plan_, item, lanes, capacity);
@@ -47,12 +47,13 @@ class Sums {
                         s + v * capacity * lanes, lanes);
       });
       if (tile.lanes.ragged) slots.fill(tile, T(0), s);
-      std::fill_n(sums, targets.vectors * d * lanes, T(0));
-      kernel.accumulate(tile, s, {box, d, pitch}, sums);
-      if (more_.count > 0) kernel.accumulate(order.behind(more_.count), s, more_box, sums);
+      std::fill_n(sums, targets.vectors * lanes * pitch, T(0));
+      kernel.weigh(tile, targets.valid, s, {box, width, pitch}, sums);
+      if (more_.count > 0)
+        kernel.weigh(order.behind(more_.count), targets.valid, s, more_box, sums);
       each_vector(axes, item, out_.tokens, targets, lanes, [&](int v, const int64_t* at) {
-        mover.unpack(targets.valid, d, sums + v * d * lanes, lanes, one.data(),
-                     out_.tokens.at(b, head), at);
+        mover.scatter(targets.valid, d, sums + v * lanes * pitch, pitch, one.data(),
+                      out_.tokens.at(b, head), at);
       });
     });
   }

@@ -11,9 +11,9 @@ namespace halcyon {
 void use_fused_na(bool mode = true, bool kv_parallel = true);
 bool is_fused_na_enabled();
 
-// Cuts the pass over keys and values of the backward into at least 16 shares for the threads, as
-// the pass over queries always is; without, into at least 4. A share packs the tokens around it
-// anew. (NATTEN: splits of keys and values over thread blocks.) Off at import.
+// Lets the backward cut a problem of few heads into at least 16 shares for the threads; without,
+// into at least 4. Neighbouring shares both compute the queries between them. (NATTEN: splits of
+// keys and values over thread blocks.) Off at import.
 void use_kv_parallelism_in_fused_na(bool mode = true);
 bool is_kv_parallelism_in_fused_na_enabled();
 
