@@ -3,6 +3,8 @@
 
 #include <filesystem>
 
+#include "halcyon/base/file_lock.h"
+
 namespace halcyon::training {
 
 // Keeps other processes that lock the same folder out while it lives; the system lets go of it when
@@ -12,12 +14,9 @@ class FolderLock {
   // Makes the folder if need be. Throws Error(output) when it cannot be written into, and
   // Error(configuration) when it is locked already.
   explicit FolderLock(const std::filesystem::path& folder);
-  ~FolderLock();
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
 
  private:
-  int file_;
+  FileLock lock_;
 };
 
 }  // namespace halcyon::training

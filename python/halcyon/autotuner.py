@@ -4,17 +4,12 @@ tiles once for each problem and keeps the fastest, with HALCYON_TUNING_CACHE=FIL
 
 from . import _C
 from .neighborhood import _flag
+from .neighborhood_modules import _whole
 
 _tuner = _C.autotuner
 disable_autotuner, is_autotuner_enabled = _tuner.disable_autotuner, _tuner.is_autotuner_enabled
 is_autotuner_enabled_for_forward = _tuner.is_autotuner_enabled_for_forward
 is_autotuner_enabled_for_backward = _tuner.is_autotuner_enabled_for_backward
-
-
-def _steps(name, value):
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"[use_autotuner] expected {name} as an int, got {value!r}")
-    return value
 
 
 def use_autotuner(forward_pass=True, backward_pass=True, thorough_mode_forward=False, thorough_mode_backward=False,
@@ -26,4 +21,5 @@ def use_autotuner(forward_pass=True, backward_pass=True, thorough_mode_forward=F
     steps = dict(warmup_steps_forward=warmup_steps_forward, warmup_steps_backward=warmup_steps_backward,
                  steps_forward=steps_forward, steps_backward=steps_backward)
     _tuner.use_autotuner(*(_flag("use_autotuner", name, value) for name, value in flags.items()),
-                         *(_steps(name, value) for name, value in steps.items()))
+                         *(_whole("use_autotuner", name, value, least=0 if name.startswith("warmup") else 1)
+                           for name, value in steps.items()))

@@ -65,30 +65,41 @@ inline Vector<T> weight(Vector<T> x, Vector<T> from) {
   return x == smallest<T>() ? Vector<T>{} : exponential(x - from);
 }
 
+// A step of the online softmax over n scores of one vector's lanes, `stride` apart. Returns what
+// earlier sums shrink by.
+template <class T>
+inline Vector<T> soften_lanes(int64_t n, int64_t stride, T* s, T* max, T* sum) {
+  const auto before = load(max);
+  auto top = before;
+  for (int64_t i = 0; i < n; ++i) top = larger<T>(top, load(s + i * stride));
+  Vector<T> total{};
+  for (int64_t i = 0; i < n; ++i) {
+    const auto w = weight<T>(load(s + i * stride), top);
+    store(s + i * stride, w);
+    total += w;
+  }
+  const auto shrink = weight<T>(before, top);
+  store(max, top);
+  store(sum, load(sum) * shrink + total);
+  return shrink;
+}
+
+// out (lanes, pitch), each row by its lane's factor.
+template <class T>
+inline void scale_rows(Vector<T> factor, int64_t pitch, T* out) {
+  for (int l = 0; l < kLanes<T>; ++l) {
+    for (const T* end = out + pitch; out != end; out += kLanes<T>)
+      store(out, load(out) * factor[l]);
+  }
+}
+
 template <class T>
 void soften(const Tile& tile, int64_t pitch, T* s, T* max, T* sum, T* out) {
   constexpr int kN = kLanes<T>;
   for (int v = 0; v < tile.vectors; ++v) {
-    T* p = s + v * tile.capacity * kN;
-    const int64_t slots = tile.slots[v];
-    const auto before = load(max + v * kN);
-    auto top = before;
-    for (int64_t i = 0; i < slots; ++i) top = larger<T>(top, load(p + i * kN));
-    Vector<T> total{};
-    for (int64_t i = 0; i < slots; ++i) {
-      const auto w = weight<T>(load(p + i * kN), top);
-      store(p + i * kN, w);
-      total += w;
-    }
-    const auto shrink = weight<T>(before, top);
-    store(max + v * kN, top);
-    store(sum + v * kN, load(sum + v * kN) * shrink + total);
-    if (tile.continued) {
-      T* o = out + v * kN * pitch;
-      for (int l = 0; l < kN; ++l) {
-        for (const T* end = o + pitch; o != end; o += kN) store(o, load(o) * shrink[l]);
-      }
-    }
+    const auto shrink =
+        soften_lanes<T>(tile.slots[v], kN, s + v * tile.capacity * kN, max + v * kN, sum + v * kN);
+    if (tile.continued) scale_rows<T>(shrink, pitch, out + v * kN * pitch);
   }
 }
 

@@ -25,22 +25,8 @@ void list_scores(int64_t n, int64_t depth, int64_t pitch, const T* rows, const T
 template <class T>
 void list_soften(int64_t n, int64_t pitch, T* s, T* max, T* sum, T* out) {
   for (int v = 0; v < kListLanes; v += kLanes<T>) {
-    const auto before = load(max + v);
-    auto top = before;
-    for (int64_t i = 0; i < n; ++i) top = larger<T>(top, load(s + i * kListLanes + v));
-    Vector<T> total{};
-    for (int64_t i = 0; i < n; ++i) {
-      const auto w = weight<T>(load(s + i * kListLanes + v), top);
-      store(s + i * kListLanes + v, w);
-      total += w;
-    }
-    const auto shrink = weight<T>(before, top);
-    store(max + v, top);
-    store(sum + v, load(sum + v) * shrink + total);
-    for (int l = 0; l < kLanes<T>; ++l) {
-      T* at = out + (v + l) * pitch;
-      for (const T* end = at + pitch; at != end; at += kLanes<T>) store(at, load(at) * shrink[l]);
-    }
+    const auto shrink = soften_lanes<T>(n, kListLanes, s + v, max + v, sum + v);
+    scale_rows<T>(shrink, pitch, out + v * pitch);
   }
 }
 

@@ -22,6 +22,11 @@ at::Tensor readable(const at::Tensor& t) {
   return cast.stride(-1) == 1 || cast.size(-1) == 1 ? cast : cast.contiguous();
 }
 
+// Channels in whole vectors.
+inline int64_t padded(int64_t channels, int lanes) {
+  return (channels + lanes - 1) / lanes * lanes;
+}
+
 // A thread's buffers, by number, which grow and serve one item after another.
 template <class T>
 class Scratch {

@@ -14,6 +14,29 @@ Range sources(const Band& band, Range target) {
   return {first.start, last.start + last.count};
 }
 
+// The most targets of an item when there are to be so many items.
+int64_t most_targets(const Axes& axes, int64_t min_items) {
+  int64_t tokens = 1;
+  for (const auto& axis : axes) tokens *= axis.length;
+  return std::max<int64_t>(tokens / std::max<int64_t>(min_items, 1), 1);
+}
+
+bool can_halve(const Item& item, std::size_t axis) {
+  return item.target[axis].size() >= 2 * kLeastTargets[axis];
+}
+
+// f(item) of either half of its targets on the axis; their sources are still the whole's.
+template <class F>
+void each_half(Item item, std::size_t axis, const F& f) {
+  const auto whole = item.target[axis];
+  const int64_t least = kLeastTargets[axis];
+  const int64_t middle = whole.begin + (whole.size() / 2 + least - 1) / least * least;
+  for (const Range half : {Range{whole.begin, middle}, {middle, whole.end}}) {
+    item.target[axis] = half;
+    f(item);
+  }
+}
+
 // The most rows of an axis that are met at or after a step, counted from the last met before it.
 int64_t ring_size(const std::vector<Item>& parts, std::size_t axis) {
   std::vector<Range> met;
@@ -90,16 +113,12 @@ Axes three_axes(const std::vector<Axis>& axes) {
 
 Plan::Plan(const Axes& axes, Targets targets, int64_t bytes, int64_t max_bytes, int64_t min_items)
     : axes_(axes), targets_(targets) {
-  int64_t tokens = 1;
-  for (const auto& axis : axes) tokens *= axis.length;
-  const int64_t max_targets = std::max<int64_t>(tokens / std::max<int64_t>(min_items, 1), 1);
+  const int64_t max_targets = most_targets(axes, min_items);
   each_group([&](const Item& item) { cut(item, bytes, max_bytes, max_targets); });
 }
 
 Plan::Plan(const Axes& axes, const Rings& rings) : axes_(axes), targets_(queries) {
-  int64_t tokens = 1;
-  for (const auto& axis : axes) tokens *= axis.length;
-  const int64_t max_targets = std::max<int64_t>(tokens / std::max<int64_t>(rings.min_items, 1), 1);
+  const int64_t max_targets = most_targets(axes, rings.min_items);
   each_group([&](const Item& item) { cut(item, rings, max_targets); });
 }
 
@@ -139,65 +158,50 @@ const Band& Plan::band(int axis, int64_t n) {
   return bands_[0][0].second;
 }
 
-// Halves the targets until there are enough items, first along the ring, where that costs the
-// least, and until the rows fit, along another axis.
-void Plan::cut(Item item, const Rings& rings, int64_t max_targets) {
+int64_t Plan::meet(Item& item) {
   int64_t targets = 1;
   for (std::size_t a = 0; a < kMaxAxes; ++a) {
     item.source[a] = sources(*item.band[a], item.target[a]);
     targets *= item.target[a].size();
   }
+  return targets;
+}
+
+// Halves the targets until there are enough items, first along the ring, where that costs the
+// least, and until the rows fit, along another axis.
+void Plan::cut(Item item, const Rings& rings, int64_t max_targets) {
+  const int64_t targets = meet(item);
   keep_in_ring(item, {item});
-  const auto least = [&](std::size_t a) {
-    return std::array<int64_t, kMaxAxes>{1, kMaxVectors, kMaxVectors * kMaxLanes}[a];
-  };
   const auto halve = [&](std::size_t a) {
-    const auto whole = item.target[a];
-    const int64_t half = (whole.size() / 2 + least(a) - 1) / least(a) * least(a);
-    item.target[a] = {whole.begin, whole.begin + half};
-    cut(item, rings, max_targets);
-    item.target[a] = {whole.begin + half, whole.end};
-    cut(item, rings, max_targets);
+    each_half(item, a, [&](const Item& half) { cut(half, rings, max_targets); });
   };
-  const auto can = [&](std::size_t a) { return item.target[a].size() >= 2 * least(a); };
-  const auto ring = static_cast<std::size_t>(item.ring);
+  const auto ring = static_cast<std::size_t>(item.ring), other = 1 - ring;
   if (item.rows() * item.source[2].size() * rings.bytes > rings.max_bytes) {
-    const std::size_t other = 1 - ring;
     // sources a target on either axis, which grow by their borders
-    if (can(other) && (!can(2) || item.source[other].size() * item.target[2].size() <
-                                      item.source[2].size() * item.target[other].size()))
+    if (can_halve(item, other) &&
+        (!can_halve(item, 2) || item.source[other].size() * item.target[2].size() <
+                                    item.source[2].size() * item.target[other].size()))
       return halve(other);
-    if (can(2)) return halve(2);
+    if (can_halve(item, 2)) return halve(2);
   }
   if (targets > max_targets) {
-    for (const std::size_t a : {ring, 1 - ring, std::size_t{2}}) {
-      if (can(a)) return halve(a);
+    for (const std::size_t a : {ring, other, std::size_t{2}}) {
+      if (can_halve(item, a)) return halve(a);
     }
   }
   items_.push_back(item);
 }
 
 // Halves the targets along the longest axis, first those whose rows lie farthest apart, until the
-// item is small enough; not below what fills tiles.
+// item is small enough.
 void Plan::cut(Item item, int64_t bytes, int64_t max_bytes, int64_t max_targets) {
-  int64_t targets = 1;
-  for (std::size_t a = 0; a < kMaxAxes; ++a) {
-    item.source[a] = sources(*item.band[a], item.target[a]);
-    targets *= item.target[a].size();
-  }
+  const int64_t targets = meet(item);
   item.stored = {item.source[0].size(), item.source[1].size()};
-  const bool small = item.rows() * item.source[2].size() * bytes <= max_bytes;
-  if (!small || targets > max_targets) {
-    constexpr int64_t kLeast[] = {1, kMaxVectors, kMaxVectors * kMaxLanes};
+  if (targets > max_targets || item.rows() * item.source[2].size() * bytes > max_bytes) {
     for (std::size_t a = 0; a < kMaxAxes; ++a) {
-      const auto whole = item.target[a];
-      if (whole.size() < 2 * kLeast[a]) continue;
-      const int64_t half = (whole.size() / 2 + kLeast[a] - 1) / kLeast[a] * kLeast[a];
-      item.target[a] = {whole.begin, whole.begin + half};
-      cut(item, bytes, max_bytes, max_targets);
-      item.target[a] = {whole.begin + half, whole.end};
-      cut(item, bytes, max_bytes, max_targets);
-      return;
+      if (!can_halve(item, a)) continue;
+      return each_half(item, a,
+                       [&](const Item& half) { cut(half, bytes, max_bytes, max_targets); });
     }
   }
   items_.push_back(item);

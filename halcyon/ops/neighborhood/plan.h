@@ -75,6 +75,8 @@ class Plan {
   void each_group(const F& f);
   void cut(Item item, int64_t bytes, int64_t max_bytes, int64_t max_targets);
   void cut(Item item, const Rings& rings, int64_t max_targets);
+  // Sets the sources of the item; returns its number of targets.
+  static int64_t meet(Item& item);
 
   Axes axes_;
   Targets targets_;
@@ -82,6 +84,10 @@ class Plan {
   std::array<std::array<std::pair<int64_t, Band>, 2>, kMaxAxes> bands_;
   std::vector<Item> items_;
 };
+
+// Targets on each axis below which an item is not cut, as they would no longer fill tiles.
+inline constexpr std::array<int64_t, kMaxAxes> kLeastTargets{1, kMaxVectors,
+                                                             kMaxVectors* kMaxLanes};
 
 // Targets along axis 1 that a step of the tiles takes.
 inline int64_t rows_of_step(const Item& item) {

@@ -31,7 +31,7 @@ std::array<int64_t, kMaxAxes> extents(const Axes& axes, int64_t min_shares, int6
   int64_t parts = (min_shares + groups - 1) / groups;
   if (cut == 2) parts = std::max(parts, whole / std::max(most_places, 4 * axes[2].kernel));
   // a part shorter than its borders would mostly repeat its neighbours' work
-  const int64_t unit = std::array<int64_t, kMaxAxes>{1, kMaxVectors, kMaxVectors * kMaxLanes}[cut];
+  const int64_t unit = kLeastTargets[cut];
   const int64_t least = std::max(2 * axes[cut].kernel, unit);
   const int64_t length = std::max((whole + parts - 1) / std::max<int64_t>(parts, 1), least);
   extent[cut] = (length + unit - 1) / unit * unit;

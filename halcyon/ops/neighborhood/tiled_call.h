@@ -122,23 +122,6 @@ class RowReader {
   std::vector<int64_t> offset_;
 };
 
-// All sources of an item at once, row by row: transposed, or as they are.
-template <class S, class T>
-void pack_box(const RowReader<S, T>& rows, const Item& item, int64_t depth, T* to, int64_t pitch) {
-  for (int64_t p0 = item.source[0].begin; p0 < item.source[0].end; ++p0) {
-    for (int64_t p1 = item.source[1].begin; p1 < item.source[1].end; ++p1, to += depth * pitch)
-      rows.pack(p0, p1, to, pitch);
-  }
-}
-template <class S, class T>
-void copy_box(const RowReader<S, T>& rows, const Item& item, T* to, int64_t pitch) {
-  const int64_t width = item.source[2].size();
-  for (int64_t p0 = item.source[0].begin; p0 < item.source[0].end; ++p0) {
-    for (int64_t p1 = item.source[1].begin; p1 < item.source[1].end; ++p1, to += width * pitch)
-      rows.copy(p0, p1, to, pitch);
-  }
-}
-
 // For each vector of the tile: f(vector, token offsets of its valid lanes).
 template <class S, class F>
 void each_vector(const Axes& axes, const Item& item, const Tokens<S>& tokens,
@@ -164,11 +147,6 @@ void pack_tile(const Mover<S, T>& mover, const Axes& axes, const Item& item,
     mover.pack(targets.valid, tokens.channels(), tokens.at(b, head), offset, scale,
                to + v * tokens.channels() * lanes, lanes);
   });
-}
-
-// Channels in whole vectors.
-inline int64_t padded(int64_t channels, int lanes) {
-  return (channels + lanes - 1) / lanes * lanes;
 }
 
 // The most sources of a target of the item.

@@ -29,6 +29,23 @@ Operand<S> result_like(const at::Tensor& t, int64_t channels, std::size_t axes) 
   return {at::empty(shape, t.options()), axes};
 }
 
+// All sources of an item at once, row by row: transposed, or as they are.
+template <class S, class T>
+void pack_box(const RowReader<S, T>& rows, const Item& item, int64_t depth, T* to, int64_t pitch) {
+  for (int64_t p0 = item.source[0].begin; p0 < item.source[0].end; ++p0) {
+    for (int64_t p1 = item.source[1].begin; p1 < item.source[1].end; ++p1, to += depth * pitch)
+      rows.pack(p0, p1, to, pitch);
+  }
+}
+template <class S, class T>
+void copy_box(const RowReader<S, T>& rows, const Item& item, T* to, int64_t pitch) {
+  const int64_t width = item.source[2].size();
+  for (int64_t p0 = item.source[0].begin; p0 < item.source[0].end; ++p0) {
+    for (int64_t p1 = item.source[1].begin; p1 < item.source[1].end; ++p1, to += width * pitch)
+      rows.copy(p0, p1, to, pitch);
+  }
+}
+
 // f(batch, head, item, scratch) for every item of every head.
 template <class T, class F>
 void each_item(const Plan& plan, int64_t batch, int64_t heads, const F& f) {

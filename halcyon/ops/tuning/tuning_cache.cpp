@@ -2,16 +2,14 @@
 #include "halcyon/ops/tuning/tuning_cache.h"
 
 #include <c10/util/Exception.h>
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "halcyon/base/error.h"
+#include "halcyon/base/file_lock.h"
 #include "halcyon/base/files.h"
 #include "halcyon/base/versions.h"
 #include "halcyon/ops/cpu_level.h"
@@ -58,23 +56,6 @@ json read(const std::filesystem::path& path, bool warn) {
   return empty_cache();
 }
 
-// Other processes wait while it lives.
-class Lock {
- public:
-  explicit Lock(const std::filesystem::path& path)
-      : file_(::open((path.string() + ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)) {
-    if (file_ >= 0) ::flock(file_, LOCK_EX);
-  }
-  ~Lock() {
-    if (file_ >= 0) ::close(file_);
-  }
-  Lock(const Lock&) = delete;
-  Lock& operator=(const Lock&) = delete;
-
- private:
-  int file_;
-};
-
 // The member, an object in any case.
 json& object_in(json& parent, const std::string& name) {
   auto& member = parent[name];
@@ -103,7 +84,8 @@ void store_choice(const std::string& operation, const std::string& problem,
   if (!path) return;
   try {
     prepare_folder_of(*path);
-    const Lock lock(*path);
+    FileLock lock(path->string() + ".lock");
+    lock.lock();
     auto content = read(*path, false);
     auto& of_machine = object_in(object_in(content["choices"], version()), machine());
     object_in(of_machine, operation)[problem] = {{"choice", choice},

@@ -57,7 +57,7 @@ class Backward {
 
   void queries(int64_t b, int64_t group, const BlockList& list, Scratch<T>& scratch) const {
     const int64_t d = q_.channels, e = v_.channels;
-    const int64_t d_pitch = pitch_of(q_, lanes_), e_pitch = pitch_of(v_, lanes_);
+    const int64_t d_pitch = padded(q_.channels, lanes_), e_pitch = padded(v_.channels, lanes_);
     T *rows_k = scratch(0, kMaxSources * d_pitch), *rows_v = scratch(1, kMaxSources * e_pitch);
     T *lanes_q = scratch(2, d * kBlock), *lanes_do = scratch(3, e * kBlock);
     T* sums = scratch(4, d_pitch * kBlock);
@@ -89,7 +89,7 @@ class Backward {
 
   void keys(int64_t b, int64_t group, const BlockList& list, Scratch<T>& scratch) const {
     const int64_t d = q_.channels, e = v_.channels;
-    const int64_t d_pitch = pitch_of(q_, lanes_), e_pitch = pitch_of(v_, lanes_);
+    const int64_t d_pitch = padded(q_.channels, lanes_), e_pitch = padded(v_.channels, lanes_);
     T *rows_q = scratch(0, kMaxSources * d_pitch), *rows_do = scratch(1, kMaxSources * e_pitch);
     T *lanes_k = scratch(2, d * kBlock), *lanes_v = scratch(3, e * kBlock);
     T *sums_k = scratch(4, d_pitch * kBlock), *sums_v = scratch(7, e_pitch * kBlock);

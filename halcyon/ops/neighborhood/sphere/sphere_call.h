@@ -61,12 +61,6 @@ class BlockList {
   int64_t block_, size_;
 };
 
-// Channels in whole vectors.
-template <class S>
-int64_t pitch_of(const Pixels<S>& pixels, int lanes) {
-  return (pixels.channels + lanes - 1) / lanes * lanes;
-}
-
 // Rows (n, pitch) of the named pixels.
 template <class S, class T>
 void gather_rows(const Mover<S, T>& mover, const Pixels<S>& pixels, int64_t b, int64_t head,

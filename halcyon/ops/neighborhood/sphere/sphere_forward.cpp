@@ -18,7 +18,7 @@ void run(const SphereInputs& in, const Kernels<S, T>& kernels, const at::Tensor&
   const int64_t groups = key.size(2), per_group = query.size(2) / groups;
   const int64_t blocks = in.lists->blocks(), d = q.channels;
   const int lanes = kernels.kernel.lanes;
-  const int64_t dp = pitch_of(k, lanes), ep = pitch_of(v, lanes);
+  const int64_t dp = padded(k.channels, lanes), ep = padded(v.channels, lanes);
   at::parallel_for(0, query.size(0) * groups * blocks, 1, [&](int64_t first, int64_t last) {
     Scratch<T> scratch;
     T *rows_k = scratch(0, kMaxSources * dp), *rows_v = scratch(1, kMaxSources * ep);
