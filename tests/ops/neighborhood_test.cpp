@@ -2,6 +2,8 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include "halcyon/ops/tuning/switches.h"
 #include "tests/ops/attention_bounds.h"
 #include "tests/ops/neighborhood_case.h"
@@ -55,18 +57,13 @@ Expected by_reference(const test::NeighborhoodCase& c, at::ScalarType type) {
            {}}};
 }
 
-void check(const test::NeighborhoodCase& c, const Bound& bound, CpuLevel level) {
-  SCOPED_TRACE(
-      fmt::format("{} {} level {}", c.text, c10::toString(bound.type), static_cast<int>(level)));
-  const auto expected = by_reference(c, bound.type);
-  const auto in = in_type(c.in, bound.type);
-  const auto out = forward_tiled(in, level);
+void compare_forward(const Output& out, const Expected& expected, const Bound& bound) {
   ASSERT_EQ(out.out.scalar_type(), bound.type);
   ASSERT_TRUE(near(out.out, expected.output.out, bound.forward));
   ASSERT_TRUE(near(out.lse, expected.output.lse, bound.forward));
-  const auto grad_out = c.grad_out.to(bound.type);
-  const auto delta = neighborhood::delta_of(out, grad_out, c.grad_lse.to(in.accumulate()));
-  const auto grad = backward_tiled(in, out.lse, grad_out, delta, level);
+}
+
+void compare_gradients(const Gradients& grad, const Expected& expected, const Bound& bound) {
   // an all but vanishing gradient is the difference of large terms
   const double scale = expected.grad.value.abs().max().item<double>();
   const auto close = [&](const at::Tensor& actual, const at::Tensor& wanted) {
@@ -79,9 +76,21 @@ void check(const test::NeighborhoodCase& c, const Bound& bound, CpuLevel level) 
   ASSERT_TRUE(close(grad.query, expected.grad.query)) << "query";
   ASSERT_TRUE(close(grad.key, expected.grad.key)) << "key";
   ASSERT_TRUE(close(grad.value, expected.grad.value)) << "value";
-  if (in.bias) {
+  if (expected.grad.bias.defined()) {
     ASSERT_TRUE(close(grad.bias, expected.grad.bias)) << "bias";
   }
+}
+
+void check(const test::NeighborhoodCase& c, const Bound& bound, CpuLevel level) {
+  SCOPED_TRACE(
+      fmt::format("{} {} level {}", c.text, c10::toString(bound.type), static_cast<int>(level)));
+  const auto expected = by_reference(c, bound.type);
+  const auto in = in_type(c.in, bound.type);
+  const auto out = forward_tiled(in, level);
+  compare_forward(out, expected, bound);
+  const auto grad_out = c.grad_out.to(bound.type);
+  const auto delta = neighborhood::delta_of(out, grad_out, c.grad_lse.to(in.accumulate()));
+  compare_gradients(backward_tiled(in, out.lse, grad_out, delta, level), expected, bound);
 }
 
 void check_many(uint32_t first, int count, const test::NeighborhoodLimits& limits) {
@@ -123,12 +132,61 @@ TEST(Neighborhood, SharesOfLongAxesAgreeWithTheReference) {
   use_kv_parallelism_in_fused_na(false);
 }
 
+// A problem whose windows cover their axes.
+test::NeighborhoodCase plain_case(uint32_t seed, const std::vector<int64_t>& longest) {
+  auto c = random_case(seed, {longest});
+  for (auto& axis : c.in.axes) {
+    const bool causal = axis.causal && longest.size() == 1;
+    axis = {axis.length, axis.length, 1, causal ? 1 : axis.stride, causal, axis.periodic};
+  }
+  c.in.bias.reset();
+  c.in.value = c.in.key.flip(0);
+  c.grad_out = c.in.query.flip(1);
+  c.grad_lse.zero_();
+  return c;
+}
+
+TEST(Neighborhood, PlainAttentionAgreesWithTheReference) {
+  for (uint32_t seed = 8000; seed < 8060; ++seed) {
+    const auto rank = seed % 3;
+    const auto c = plain_case(seed, rank == 0   ? std::vector<int64_t>{300}
+                                    : rank == 1 ? std::vector<int64_t>{12, 20}
+                                                : std::vector<int64_t>{4, 5, 6});
+    for (const auto& bound : kBounds) {
+      SCOPED_TRACE(fmt::format("{} {}", c.text, c10::toString(bound.type)));
+      const auto expected = by_reference(c, bound.type);
+      const auto in = in_type(c.in, bound.type);
+      ASSERT_TRUE(neighborhood::is_plain(in));
+      const auto out = neighborhood::forward_plain(in);
+      compare_forward(out, expected, bound);
+      compare_gradients(neighborhood::backward_plain(in, out, c.grad_out.to(bound.type)), expected,
+                        bound);
+      compare_forward(neighborhood::compose_plain(in), expected, bound);
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+using Run = std::function<std::vector<at::Tensor>()>;
+
+void expect_same_bits(const std::string& text, const Run& run) {
+  const int before = at::get_num_threads();
+  at::set_num_threads(1);
+  const auto one = run();
+  for (const int threads : {2, 3, 5}) {
+    at::set_num_threads(threads);
+    const auto many = run();
+    for (std::size_t i = 0; i < one.size(); ++i)
+      EXPECT_TRUE(identical(many[i], one[i])) << text << " threads " << threads << " tensor " << i;
+  }
+  at::set_num_threads(before);
+}
+
 TEST(Neighborhood, AnotherNumberOfThreadsGivesTheSameBits) {
   for (uint32_t seed = 6000; seed < 6010; ++seed) {
     const auto c = random_case(seed, {{60, 30}, true, 7});
     const auto in = in_type(c.in, at::kFloat);
-    const auto run = [&](int threads) {
-      at::set_num_threads(threads);
+    expect_same_bits(c.text, [&] {
       const auto out = forward_tiled(in);
       const auto grad_out = c.grad_out.to(at::kFloat);
       const auto g =
@@ -136,16 +194,22 @@ TEST(Neighborhood, AnotherNumberOfThreadsGivesTheSameBits) {
       return std::vector<at::Tensor>{
           out.out, out.lse, g.query,
           g.key,   g.value, g.bias.defined() ? g.bias : at::Tensor(at::zeros({1}))};
-    };
-    const int before = at::get_num_threads();
-    const auto one = run(1);
-    for (const int threads : {2, 3, 5}) {
-      const auto many = run(threads);
-      for (std::size_t i = 0; i < one.size(); ++i)
-        EXPECT_TRUE(identical(many[i], one[i]))
-            << c.text << " threads " << threads << " tensor " << i;
+    });
+  }
+}
+
+// Also of one sequence and head, which torch itself would give to several threads.
+TEST(Neighborhood, AnotherNumberOfThreadsGivesTheSameBitsOfPlainAttention) {
+  for (uint32_t seed = 9000; seed < 9030; ++seed) {
+    const auto c = plain_case(seed, {900});
+    for (const auto type : {at::kFloat, at::kBFloat16}) {
+      const auto in = in_type(c.in, type);
+      expect_same_bits(c.text, [&] {
+        const auto out = neighborhood::forward_plain(in);
+        const auto g = neighborhood::backward_plain(in, out, c.grad_out.to(type));
+        return std::vector<at::Tensor>{out.out, out.lse, g.query, g.key, g.value};
+      });
     }
-    at::set_num_threads(before);
   }
 }
 

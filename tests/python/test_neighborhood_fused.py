@@ -70,6 +70,9 @@ LARGE = {"plain": {},
                                            periodic=(False, True)),
          "strided": dict(stride=(3, 7)),
          "full": dict(kernel=(9, 31), lengths=(9, 31)),
+         "full, as wide values, additional tokens": dict(
+             kernel=(9, 31), lengths=(9, 31), more=dict(value=[1, 9, 31, 2, 20], additional_keys=[1, 9, 2, 20],
+                                                        additional_values=[1, 9, 2, 20])),
          "one axis": dict(kernel=67, lengths=(700,))}
 
 

@@ -27,20 +27,23 @@ AttentionOutput attend(const at::Tensor& query, const at::Tensor& key, const at:
     const auto nothing = 0 * (query.sum() + key.sum() + value.sum());
     return {out + nothing, at::full(shape, -kInfinity, query.options().dtype(type)) + nothing};
   }
+  if (query.is_cpu() && key.size(1) == query.size(1)) {
+    NeighborhoodOptions options;
+    options.kernel_size = {query.size(1)};
+    options.is_causal = {causal};
+    options.scale = scale;
+    const auto result = neighborhood::attend("attention", 1, query, key, value, options);
+    return {result.out, with_lse ? result.lse : at::Tensor()};
+  }
   const auto heads_first = [&](const at::Tensor& t) {
     return t.transpose(1, 2).repeat_interleave(t.size(2) == query.size(2) ? 1 : shared, 1);
   };
-  const auto q = heads_first(query), k = heads_first(key), v = heads_first(value);
-  const auto out = at::scaled_dot_product_attention(q, k, v, {}, 0, causal, scale).transpose(1, 2);
+  const auto out = at::scaled_dot_product_attention(heads_first(query), heads_first(key),
+                                                    heads_first(value), {}, 0, causal, scale)
+                       .transpose(1, 2);
   if (!with_lse) return {out, {}};
   // torch's fused attention has an lse, but no gradient through it
-  auto scores = at::matmul(q.to(type) * scale, k.to(type).transpose(2, 3));
-  if (causal) {
-    const auto later =
-        at::ones({q.size(2), k.size(2)}, q.options().dtype(at::kBool)).tril().logical_not();
-    scores = scores.masked_fill(later, -kInfinity);
-  }
-  return {out, at::logsumexp(scores, -1).transpose(1, 2)};
+  return {out, neighborhood::dense_attention(query, key, value, causal, scale).lse};
 }
 
 void check_operands(const char* name, const at::Tensor& query, const at::Tensor& key,

@@ -2,13 +2,13 @@
 // Matrix products of blocks of queries with the box of their keys, what lies outside the windows
 // masked: more arithmetic than the tiles of tiled_*.cpp, all of it in the library's products.
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <limits>
 
 #include "halcyon/ops/neighborhood/backends.h"
 #include "halcyon/ops/neighborhood/plan.h"
+#include "halcyon/ops/pieces.h"
 
 namespace halcyon::neighborhood {
 namespace {
@@ -124,9 +124,9 @@ class Operands {
 
 template <class F>
 void each_block(const Blocks& blocks, const F& f) {
-  at::parallel_for(0, blocks.size(), 1, [&](int64_t first, int64_t last) {
-    const at::AutoDispatchBelowADInplaceOrView below;  // which threads do not inherit
-    for (int64_t i = first; i < last; ++i) f(i, blocks[i]);
+  each_piece(blocks.size(), [&](int64_t i) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    f(i, blocks[i]);
   });
 }
 

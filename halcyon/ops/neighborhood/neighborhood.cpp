@@ -14,16 +14,14 @@ namespace {
 using neighborhood::has_tangent;
 using neighborhood::Inputs;
 
-// What only the reference does: forward-mode derivatives, and devices without kernels.
-bool needs_reference(const Inputs& in) {
+// What only compositions of ATen operators do: forward-mode derivatives, and devices without
+// kernels.
+bool needs_composition(const Inputs& in) {
   return has_tangent(in.query) || has_tangent(in.key) || has_tangent(in.value) ||
          has_tangent(in.bias) || has_tangent(in.more_keys) || has_tangent(in.more_values) ||
          !(in.query.is_cpu() || in.query.is_meta());
 }
 
-// Windows that cover every axis stay with the tiles, too. torch's flash attention took 0.4 to 0.95
-// of their time forward and 0.25 to 0.6 backward in float on one core, but its matrix products give
-// other bits for another number of threads, in both directions (12 of 350 random forward calls).
 neighborhood::Backend backend_named(const char* operation, const std::string& name) {
   if (name == "reference") return neighborhood::Backend::reference;
   if (name == "gemm") return neighborhood::Backend::gemm;
@@ -43,8 +41,9 @@ AttentionOutput attend(const char* operation, std::size_t rank, const at::Tensor
                        const NeighborhoodOptions& options) {
   const auto in = neighborhood::checked_inputs(operation, rank, query, key, value, options);
   const auto backend = backend_named(operation, options.backend);
-  const auto output =
-      needs_reference(in) ? neighborhood::reference(in) : neighborhood::dispatched(in, backend);
+  const auto output = !needs_composition(in)          ? neighborhood::dispatched(in, backend)
+                      : is_plain(in) && !in.more_keys ? neighborhood::compose_plain(in)
+                                                      : neighborhood::reference(in);
   return {output.out, output.lse};
 }
 

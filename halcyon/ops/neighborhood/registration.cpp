@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -9,6 +8,7 @@
 #include "halcyon/ops/neighborhood/operators.h"
 #include "halcyon/ops/neighborhood/slots.h"
 #include "halcyon/ops/neighborhood/tuned.h"
+#include "halcyon/ops/pieces.h"
 
 // The inner operators of torch.ops.halcyon: the two between which autograd stands, and the windows
 // written out.
@@ -31,22 +31,15 @@ Inputs inputs_of(const at::Tensor& query, const at::Tensor& key, const at::Tenso
   return {query, key, value, bias, more_keys, more_values, axes_of(axes), scale};
 }
 
-// Bits that do not depend on the number of threads, from operators whose bits do: one thread's.
-template <class F>
-void serially(const F& work) {
-  at::parallel_for(0, 2, 1, [&](int64_t first, int64_t) {
-    if (first == 0) work();
-  });
-}
-
 Output run_forward(const Inputs& in, Backend backend) {
   Output output;
   if (backend == Backend::reference) {
-    serially([&] { output = neighborhood::reference(in); });
+    each_piece(1, [&](int64_t) { output = neighborhood::reference(in); });
     return output;
   }
-  output =
-      backend == Backend::gemm ? neighborhood::forward_gemm(in) : neighborhood::forward_tuned(in);
+  output = backend == Backend::gemm     ? neighborhood::forward_gemm(in)
+           : neighborhood::is_plain(in) ? neighborhood::forward_plain(in)
+                                        : neighborhood::forward_tuned(in);
   if (in.more_keys) neighborhood::add_more_tokens(in, output);
   return output;
 }
@@ -55,13 +48,16 @@ Gradients run_backward(const Inputs& in, const Output& output, const at::Tensor&
                        const at::Tensor& grad_lse, Backend backend) {
   if (backend == Backend::reference) {
     Gradients grad;
-    serially([&] { grad = neighborhood::reference_gradients(in, grad_out, grad_lse); });
+    each_piece(1,
+               [&](int64_t) { grad = neighborhood::reference_gradients(in, grad_out, grad_lse); });
     return grad;
   }
   const auto delta = neighborhood::delta_of(output, grad_out, grad_lse);
+  const bool plain = !grad_lse.defined() && neighborhood::is_plain(in);
   auto grad = backend == Backend::gemm
                   ? neighborhood::backward_gemm(in, output.lse, grad_out, delta)
-                  : neighborhood::backward_tuned(in, output.lse, grad_out, delta);
+              : plain ? neighborhood::backward_plain(in, output, grad_out)
+                      : neighborhood::backward_tuned(in, output.lse, grad_out, delta);
   if (in.more_keys) neighborhood::add_more_gradients(in, output.lse, grad_out, delta, grad);
   return grad;
 }
