@@ -20,6 +20,7 @@ struct Problem {
   const char* name;
   std::vector<Axis> axes;
   int64_t heads, channels;
+  bool tiles = false;  // though its windows cover the axes
 };
 
 std::vector<Axis> axes(const std::vector<int64_t>& lengths, const std::vector<int64_t>& kernels,
@@ -45,6 +46,8 @@ const std::vector<Problem>& problems() {
       {"1d_4096_k127", axes({4096}, {127}), 8, 64},
       {"1d_4096_k127_causal", axes({4096}, {127}, 1, true), 8, 64},
       {"3d_8x32x32", axes({8, 32, 32}, {3, 7, 7}), 4, 32},
+      {"1d_1024_all", axes({1024}, {1024}), 8, 64},
+      {"1d_1024_all_tiles", axes({1024}, {1024}), 8, 64, true},
   };
   return all;
 }
@@ -99,9 +102,14 @@ Case make_case(const Problem& p, at::ScalarType type, bool backward) {
   Case c;
   c.type = type;
   c.flops = (backward ? 8 : 4) * state->pairs * static_cast<double>(p.heads * p.channels);
+  const bool plain = neighborhood::is_plain(state->in) && !p.tiles;
   if (backward) state->forward = neighborhood::forward_tiled(state->in);
-  c.run = [state, backward] {
-    if (backward) {
+  c.run = [state, backward, plain] {
+    if (plain && backward) {
+      state->grad = neighborhood::backward_plain(state->in, state->forward, state->grad_out);
+    } else if (plain) {
+      state->forward = neighborhood::forward_plain(state->in);
+    } else if (backward) {
       const auto delta = neighborhood::delta_of(state->forward, state->grad_out, {});
       state->grad =
           neighborhood::backward_tiled(state->in, state->forward.lse, state->grad_out, delta);

@@ -98,7 +98,7 @@ class Backward {
     int64_t pitch = 0, capacity = 1;
     for (const auto& part : share.parts) {
       pitch = std::max(pitch, pitch_of(part, lanes));
-      capacity = std::max(capacity, capacity_of(part, tiling_));
+      capacity = std::max(capacity, capacity_of(part, kMaxBackwardSlots, tiling_));
     }
     T* box_k = scratch(0, rows * d * pitch);
     T* box_v = scratch(1, rows * e * pitch);

@@ -53,7 +53,7 @@ class Forward {
  private:
   void work(int64_t b, int64_t group, const Item& item, Scratch<T>& scratch) {
     const int lanes = kernel_.lanes;
-    const int64_t d = q_.channels(), capacity = capacity_of(item, tiling_),
+    const int64_t d = q_.channels(), capacity = capacity_of(item, kMaxSlots, tiling_),
                   pitch = pitch_of(item, lanes);
     const int64_t width = item.source[2].size(), channels = padded(v_.channels(), lanes);
     T* keys = scratch(0, item.rows() * d * pitch);

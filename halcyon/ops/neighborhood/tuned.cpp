@@ -36,7 +36,7 @@ std::vector<Tiling> tilings(const Inputs& in, bool thorough) {
   int64_t window = 1;
   for (const auto& axis : in.axes) window *= axis.kernel;
   std::vector<int64_t> slots{0}, bytes{0};
-  for (const int64_t n : {512, 256, 128, 64, 32}) {
+  for (const int64_t n : {1024, 256, 128, 64, 32}) {
     const bool common = n == 256 || n == 64;
     if (n < window && (thorough || common)) slots.push_back(n);
   }
