@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "halcyon/ops/adaln.h"
+#include "halcyon/ops/adaln/adaln.h"
 #include "halcyon/ops/film/film_tokenizer.h"
 #include "halcyon/ops/pixel_attention/obs_context.h"
 #include "halcyon/ops/pixel_attention/pixel_attention.h"
@@ -30,6 +30,8 @@ void add_operators(py::module_& m) {
         arg("obs_type"), arg("channel"), arg("platform"), arg("flat_idx"), arg("total_pixels"),
         py::kw_only(), arg("build_group_map") = true, arg("group_thresh_mult") = 2.0, Unlocked());
   m.def("modulate", &modulate, arg("x"), arg("shift"), arg("scale"), Unlocked());
+  m.def("norm_modulate", &norm_modulate, arg("x"), arg("shift"), arg("scale"), arg("eps"),
+        Unlocked());
   m.def("gated_residual", &gated_residual, arg("residual"), arg("branch"), arg("gate"), Unlocked());
   m.def("mask_causal", &mask_causal, arg("attn"), arg("linear") = true, arg("window") = py::none(),
         Unlocked());

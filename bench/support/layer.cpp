@@ -57,6 +57,7 @@ Case layer_case(const Layer& layer, bool backward, at::ScalarType type, Bounds b
   Case c;
   c.run = [=] { backward ? run_both(layer, bf16, *outcome) : run_forward(layer, bf16, *outcome); };
   c.flops = layer.flops * (backward ? kForwardAndBackward : 1);
+  c.bytes = layer.bytes + (backward ? layer.backward_bytes : 0);
   c.type = type;
   c.deviation = [=] { return off(layer, backward, *outcome, bounds); };
   return c;

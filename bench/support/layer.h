@@ -19,6 +19,7 @@ struct Layer {
   // own in their place.
   std::function<at::Tensor(Named&)> reference;
   double flops = 0;  // of a forward; a backward is counted as two, recomputation not at all
+  double bytes = 0, backward_bytes = 0;  // that must move, where that is the bound
 };
 
 // Largest errors allowed, relative to the largest value.

@@ -7,7 +7,7 @@
 
 #include "halcyon/base/error.h"
 #include "halcyon/nn/checks.h"
-#include "halcyon/ops/adaln.h"
+#include "halcyon/ops/adaln/adaln.h"
 
 namespace halcyon {
 namespace {
@@ -92,8 +92,7 @@ void VideoDiTBlockImpl::add_mlp() {
 }
 
 at::Tensor VideoDiTBlockImpl::normed(const at::Tensor& h, const Modulation& m) const {
-  return modulate(at::layer_norm(h, {options_.hidden_size}, {}, {}, options_.norm_eps), m.shift,
-                  m.scale);
+  return norm_modulate(h, m.shift, m.scale, options_.norm_eps);
 }
 
 at::Tensor VideoDiTBlockImpl::added(const at::Tensor& h, const at::Tensor& branch,

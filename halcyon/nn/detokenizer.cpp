@@ -8,7 +8,7 @@
 #include "halcyon/base/error.h"
 #include "halcyon/nn/checks.h"
 #include "halcyon/nn/parameters.h"
-#include "halcyon/ops/adaln.h"
+#include "halcyon/ops/adaln/adaln.h"
 
 namespace halcyon {
 namespace {
@@ -59,8 +59,8 @@ at::Tensor HEALPixPatchDetokenizerImpl::forward(const at::Tensor& x, const at::T
                 describe(c));
   nn::check_input(kName, "c", c, modulation_->weight);
   const auto parts = modulation_->forward(at::silu(c)).chunk(2, -1);
-  const auto tokens = modulate(at::layer_norm(x, {width}, {}, {}, kEps), parts[0], parts[1])
-                          .view({x.size(0), frames, pixels, width});
+  const auto tokens =
+      norm_modulate(x, parts[0], parts[1], kEps).view({x.size(0), frames, pixels, width});
   const auto& kernel = conv_t_->weight;
   const auto bias =
       conv_t_->bias.unsqueeze(1).expand({-1, grid_.patch() * grid_.patch()}).reshape({-1});

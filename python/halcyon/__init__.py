@@ -5,8 +5,8 @@ import torch as _torch  # noqa: F401  LibTorch, which the extension module links
 
 from . import healpix
 from ._C import (ObsContext, PixelGroupMap, apply_rope, build_pixel_group_map, counts_to_cu_seqlens, film_tokenizer,
-                 float_metadata, gated_residual, local_solar_time, mask_causal, modulate, pixel_attention,
-                 prepare_obs_context, qc_reasons, quality_control, rope_tables, sort_and_pack)
+                 float_metadata, gated_residual, local_solar_time, mask_causal, modulate, norm_modulate,
+                 pixel_attention, prepare_obs_context, qc_reasons, quality_control, rope_tables, sort_and_pack)
 from .autotuner import (disable_autotuner, is_autotuner_enabled, is_autotuner_enabled_for_backward,
                         is_autotuner_enabled_for_forward, use_autotuner)
 from .checkpoints import load_checkpoint, save_checkpoint

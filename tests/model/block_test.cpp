@@ -2,7 +2,7 @@
 #include "halcyon/model/block.h"
 
 #include "halcyon/nn/self_attention.h"
-#include "halcyon/ops/adaln.h"
+#include "halcyon/ops/adaln/adaln.h"
 #include "halcyon/ops/rope.h"
 #include "tests/nn/golden_module.h"
 #include "tests/support/compare.h"

@@ -76,6 +76,7 @@ FUNCTIONS = {
     "prepare_obs_context": "obs float_metadata obs_type channel platform flat_idx total_pixels * "
                            "build_group_map=True group_thresh_mult=2.0",
     "modulate": "x shift scale",
+    "norm_modulate": "x shift scale eps",
     "gated_residual": "residual branch gate",
     "mask_causal": "attn linear=True window=None",
     "rope_tables": "head_dim seq_len theta=100.0",

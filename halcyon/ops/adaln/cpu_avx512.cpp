@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#define HALCYON_VECTOR_BYTES 64
+#include "halcyon/ops/adaln/cpu_kernel-inl.h"
+
+namespace halcyon::adaln_detail {
+
+KernelTable kernels_avx512() {
+  return make_kernels();
+}
+
+}  // namespace halcyon::adaln_detail
