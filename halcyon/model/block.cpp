@@ -82,13 +82,23 @@ void VideoDiTBlockImpl::add_mlp() {
                 options_.mlp_ratio);
   const auto width = static_cast<int64_t>(hidden);
   const double rate = options_.mlp_drop_rate;
-  mlp_ = torch::nn::Sequential(nn::Linear(options_.hidden_size, width),
-                               torch::nn::GELU(torch::nn::GELUOptions().approximate("tanh")));
-  if (rate > 0) mlp_->push_back(torch::nn::Dropout(rate));
-  mlp_->push_back(nn::Linear(width, options_.hidden_size));
-  if (rate > 0 && options_.final_mlp_dropout) mlp_->push_back(torch::nn::Dropout(rate));
+  mlp_in_ = nn::Linear(options_.hidden_size, width);
+  mlp_out_ = nn::Linear(width, options_.hidden_size);
+  // the list gives the layers their keys; mlp() calls them
+  auto layers =
+      torch::nn::Sequential(mlp_in_, torch::nn::GELU(torch::nn::GELUOptions().approximate("tanh")));
+  if (rate > 0) layers->push_back(torch::nn::Dropout(rate));
+  layers->push_back(mlp_out_);
+  if (rate > 0 && options_.final_mlp_dropout) layers->push_back(torch::nn::Dropout(rate));
   register_module("linear", std::make_shared<torch::nn::Module>("linear"))
-      ->register_module("layers", mlp_);
+      ->register_module("layers", layers);
+}
+
+at::Tensor VideoDiTBlockImpl::mlp(const at::Tensor& x) {
+  const double rate = options_.mlp_drop_rate;
+  const auto hidden = mlp_in_->activated(x, Activation::gelu_tanh);
+  const auto y = mlp_out_->forward(at::dropout(hidden, rate, is_training()));
+  return options_.final_mlp_dropout ? at::dropout(y, rate, is_training()) : y;
 }
 
 at::Tensor VideoDiTBlockImpl::normed(const at::Tensor& h, const Modulation& m) const {
@@ -116,7 +126,6 @@ at::Tensor VideoDiTBlockImpl::forward(const at::Tensor& hidden_states, const at:
 
   const auto norm1 = norm1_->modulations(c);
   const auto& spatial = norm1[0];
-  const auto& mlp = norm1[1];
   auto h = hidden_states;
   auto branch = attention_->attend(normed(h, spatial).flatten(0, 1), attn_kwargs);
   h = added(h, branch.view(h.sizes()), spatial);
@@ -130,7 +139,7 @@ at::Tensor VideoDiTBlockImpl::forward(const at::Tensor& hidden_states, const at:
                                           temporal_attn_kwargs.rope_sin);
     h = added(h, branch, m);
   }
-  return added(h, mlp_->forward(normed(h, mlp)), mlp);
+  return added(h, mlp(normed(h, norm1[1])), norm1[1]);
 }
 
 }  // namespace halcyon

@@ -76,6 +76,7 @@ class VideoDiTBlockImpl : public torch::nn::Module {
   at::Tensor added(const at::Tensor& h, const at::Tensor& branch, const Modulation& m) const;
   AdaLNModulation add_modulation(const std::string& key, int64_t n_blocks);
   void add_mlp();
+  at::Tensor mlp(const at::Tensor& x);
 
   VideoDiTBlockOptions options_;
   std::vector<AdaLNModulation> modulations_;
@@ -83,7 +84,7 @@ class VideoDiTBlockImpl : public torch::nn::Module {
   std::shared_ptr<SpatialAttentionBase> attention_;
   std::shared_ptr<CrossAttentionModuleBase> cross_attention_;
   TemporalAttention temporal_attention_{nullptr};
-  torch::nn::Sequential mlp_{nullptr};
+  nn::Linear mlp_in_{nullptr}, mlp_out_{nullptr};
 };
 TORCH_MODULE(VideoDiTBlock);
 

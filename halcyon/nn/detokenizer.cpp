@@ -64,7 +64,7 @@ at::Tensor HEALPixPatchDetokenizerImpl::forward(const at::Tensor& x, const at::T
   const auto& kernel = conv_t_->weight;
   const auto bias =
       conv_t_->bias.unsqueeze(1).expand({-1, grid_.patch() * grid_.patch()}).reshape({-1});
-  return grid_.scatter(at::linear(tokens, kernel.reshape({width, -1}).t(), bias));
+  return grid_.scatter(linear_layer(tokens, kernel.reshape({width, -1}).t(), bias));
 }
 
 }  // namespace halcyon

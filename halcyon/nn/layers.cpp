@@ -25,7 +25,11 @@ LinearImpl::LinearImpl(int64_t in, int64_t out, bool with_bias)
 }
 
 at::Tensor LinearImpl::forward(const at::Tensor& x) {
-  return at::linear(x, weight, bias);
+  return linear_layer(x, weight, bias);
+}
+
+at::Tensor LinearImpl::activated(const at::Tensor& x, Activation activation) {
+  return linear_layer(x, weight, bias, activation);
 }
 
 void LinearImpl::pretty_print(std::ostream& stream) const {

@@ -4,6 +4,8 @@
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
+#include "halcyon/ops/linear/linear.h"
+
 // The leaves of every module: torch's layers with the same keys, arithmetic and initialisation, but
 // built in any Parameters mode (torch::nn::Linear always allocates and draws its weights).
 namespace halcyon::nn {
@@ -13,6 +15,8 @@ class LinearImpl : public torch::nn::Module {
  public:
   LinearImpl(int64_t in_features, int64_t out_features, bool with_bias = true);
   at::Tensor forward(const at::Tensor& x);
+  // activation(y), which costs less here than apart.
+  at::Tensor activated(const at::Tensor& x, Activation activation);
   void pretty_print(std::ostream& stream) const override;
 
   int64_t in_features, out_features;

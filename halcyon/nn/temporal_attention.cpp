@@ -46,12 +46,11 @@ at::Tensor TemporalAttentionImpl::forward(const at::Tensor& x,
     check_table("rope_cos", rope_cos, frames, d_head_);
     check_table("rope_sin", rope_sin, frames, d_head_);
   }
-  const auto qkv =
-      qkv_->forward(x).view({batch, frames, pixels, 3, options_.num_heads, d_head_}).unbind(3);
+  const auto qkv = qkv_->forward(x).view({batch, frames, pixels, 3, options_.num_heads, d_head_});
   const bool tables = options_.use_rope;
-  const auto y = temporal_attention(
-      qkv[0], qkv[1], qkv[2], options_.linear_attention, options_.is_causal, options_.causal_window,
-      tables ? rope_cos : std::nullopt, tables ? rope_sin : std::nullopt);
+  const auto y =
+      temporal_attention(qkv, options_.linear_attention, options_.is_causal, options_.causal_window,
+                         tables ? rope_cos : std::nullopt, tables ? rope_sin : std::nullopt);
   return proj_->forward(y.reshape({batch, frames, pixels, options_.hidden_size}));
 }
 

@@ -49,7 +49,8 @@ at::Tensor HEALPixPatchTokenizerImpl::forward(const at::Tensor& x, const at::Ten
                   x.size(0), x.size(2), describe(*time));
   }
   const int64_t width = options_.hidden_size;
-  const auto patches = at::linear(grid_.gather(x), conv_->weight.reshape({width, -1}), conv_->bias);
+  const auto patches =
+      linear_layer(grid_.gather(x), conv_->weight.reshape({width, -1}), conv_->bias);
   // in double throughout when the module is
   const auto type = pos_embed_.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const auto calendar = calendar_->channels_last(day_of_year.to(x.device(), type),

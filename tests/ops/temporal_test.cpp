@@ -105,6 +105,27 @@ TEST(TemporalAttention, EveryInstructionSetAgreesWithTheDefinition) {
   }
 }
 
+TEST(TemporalAttention, SideBySideIsTheSame) {
+  for (const auto& options : kOptions) {
+    const auto in = make_inputs(kShapes[1], options, at::kFloat);
+    const auto apart = [](const at::Tensor& t) { return t.detach().clone().requires_grad_(); };
+    const auto q = apart(in.q), k = apart(in.k), v = apart(in.v);
+    const auto qkv = at::stack({q, k, v}, 3).detach().requires_grad_();
+    const auto separate =
+        temporal_attention(q, k, v, options.linear, options.causal, options.window, in.cos, in.sin);
+    const auto joint =
+        temporal_attention(qkv, options.linear, options.causal, options.window, in.cos, in.sin);
+    EXPECT_TRUE(identical(joint, separate));
+    const auto g = at::randn_like(joint);
+    separate.backward(g);
+    joint.backward(g);
+    EXPECT_TRUE(identical(qkv.grad(), at::stack({q.grad(), k.grad(), v.grad()}, 3)));
+  }
+  expect_error("qkv (B, T, X, 3, H, d)", [] {
+    temporal_attention(at::zeros({1, 2, 3, 2, 4, 8}), true, true);
+  });
+}
+
 TEST(TemporalAttention, HalfLikeFloat) {
   const auto in = make_inputs(kShapes[0], kOptions[0], at::kHalf);
   const auto y = temporal_detail::forward_cpu(in);

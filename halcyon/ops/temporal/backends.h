@@ -18,7 +18,8 @@ struct Inputs {
 };
 
 struct Gradients {
-  at::Tensor q, k, v;
+  at::Tensor joint;    // (B, T, X, 3, H, d)
+  at::Tensor q, k, v;  // views of it
 };
 
 // ATen operators, differentiable by themselves, on any device: also the readable reference.

@@ -54,16 +54,18 @@ class Call {
     return out;
   }
 
-  Gradients backward(const at::Tensor& grad) const {
+  at::Tensor backward(const at::Tensor& grad) const {
     const auto grad_out = rows(grad, storage_);
-    const auto grad_q = at::empty(q_.sizes(), q_.options());
-    const auto grad_k = at::empty_like(grad_q), grad_v = at::empty_like(grad_q);
+    auto shape = q_.sizes().vec();
+    shape.insert(shape.begin() + 3, 3);
+    const auto joint = at::empty(shape, q_.options());
+    const auto grads = joint.unbind(3);
     each_pixel([&](int64_t b, int64_t x, T* scratch) {
       kernel_.backward(problem_, read(q_, b, x), read(k_, b, x), read(v_, b, x),
-                       read(grad_out, b, x), write(grad_q, b, x), write(grad_k, b, x),
-                       write(grad_v, b, x), scratch);
+                       read(grad_out, b, x), write(grads[0], b, x), write(grads[1], b, x),
+                       write(grads[2], b, x), scratch);
     });
-    return {grad_q, grad_k, grad_v};
+    return joint;
   }
 
  private:
@@ -108,9 +110,10 @@ at::Tensor forward_cpu(const Inputs& in, CpuLevel level) {
 }
 
 Gradients backward_cpu(const Inputs& in, const at::Tensor& grad_out, CpuLevel level) {
-  const auto grad = dispatch(in, level, [&](const auto& call) { return call.backward(grad_out); });
-  const auto type = in.q.scalar_type();
-  return {grad.q.to(type), grad.k.to(type), grad.v.to(type)};
+  const auto joint = dispatch(in, level, [&](const auto& call) {
+                       return call.backward(grad_out);
+                     }).to(in.q.scalar_type());
+  return {joint, joint.select(3, 0), joint.select(3, 1), joint.select(3, 2)};
 }
 
 }  // namespace halcyon::temporal_detail

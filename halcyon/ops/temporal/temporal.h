@@ -20,6 +20,12 @@ at::Tensor temporal_attention(const at::Tensor& q, const at::Tensor& k, const at
                               const std::optional<at::Tensor>& rope_cos = {},
                               const std::optional<at::Tensor>& rope_sin = {});
 
+// The same of q, k and v side by side, (B, T, X, 3, H, d): their gradient needs no copy to join it.
+at::Tensor temporal_attention(const at::Tensor& qkv, bool linear, bool causal,
+                              std::optional<int64_t> window = {},
+                              const std::optional<at::Tensor>& rope_cos = {},
+                              const std::optional<at::Tensor>& rope_sin = {});
+
 // attn (B, T_q, T_k, X, H) with the entries that a causal frame may not see set to 0 (linear) or to
 // -infinity (for a softmax). window as above. Differentiable in attn.
 at::Tensor mask_causal(const at::Tensor& attn, bool linear = true,

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "halcyon/ops/linear/linear.h"
+
+#include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "halcyon/ops/linear/routes.h"
+#include "halcyon/ops/tuning/autotuner.h"
+#include "tests/support/compare.h"
+
+namespace halcyon {
+namespace {
+
+using linear_detail::Library;
+using test::near;
+
+struct Shape {
+  int64_t rows, in, out;
+};
+// A row, a column, odd sizes, whole vectors, and more than one block of any library.
+const std::vector<Shape> kShapes{{1, 1, 1},    {1, 300, 77},   {257, 1, 5},     {5, 33, 1},
+                                 {64, 64, 64}, {130, 257, 99}, {1025, 384, 130}};
+constexpr double kBound = 3e-6;
+
+std::vector<Library> libraries() {
+  std::vector<Library> all{Library::aten};
+  if (linear_detail::has_onednn()) all.push_back(Library::onednn);
+  return all;
+}
+
+// Rows of a wider tensor: not contiguous, as a slice of a joint projection.
+at::Tensor strided(const at::Tensor& t) {
+  return at::cat({t, t}, 1).slice(1, 0, t.size(1));
+}
+
+TEST(Linear, EveryLibraryAgreesWithTheProductInDouble) {
+  at::manual_seed(1);
+  for (const auto& [rows, in, out] : kShapes) {
+    for (const bool contiguous : {true, false}) {
+      const auto make = [&](int64_t a, int64_t b) {
+        const auto t = at::randn({a, b});
+        return contiguous ? t : strided(t);
+      };
+      const auto x = make(rows, in), w = make(out, in), g = make(rows, out), b = at::randn({out});
+      const auto X = x.to(at::kDouble), W = w.to(at::kDouble), G = g.to(at::kDouble);
+      const auto y = at::mm(X, W.t());
+      for (const auto library : libraries()) {
+        SCOPED_TRACE(testing::Message()
+                     << rows << " " << in << " " << out << " contiguous " << contiguous
+                     << " onednn " << (library == Library::onednn));
+        const auto run = [&](const at::Tensor& bias, Activation a) {
+          return linear_detail::forward(x, w, bias, a, library);
+        };
+        EXPECT_TRUE(near(run({}, Activation::none), y, kBound));
+        EXPECT_TRUE(near(run(b, Activation::none), y + b, kBound));
+        EXPECT_TRUE(near(run(b, Activation::gelu_tanh), at::gelu(y + b, "tanh"), kBound));
+        EXPECT_TRUE(near(linear_detail::input_gradient(g, w, library), at::mm(G, W), kBound));
+        EXPECT_TRUE(near(linear_detail::weight_gradient(g, x, library), at::mm(G.t(), X), kBound));
+      }
+    }
+  }
+}
+
+// x, weight and bias of a product that is large enough to be routed, requiring gradients.
+std::vector<at::Tensor> large_leaves() {
+  at::manual_seed(2);
+  return {at::randn({2, 150, 128}).requires_grad_(), at::randn({160, 128}).requires_grad_(),
+          at::randn({160}).requires_grad_()};
+}
+
+std::vector<at::Tensor> gradients(const at::Tensor& y, const std::vector<at::Tensor>& leaves,
+                                  const at::Tensor& cotangent, bool again = false) {
+  return torch::autograd::grad({y}, leaves, {cotangent.to(y.scalar_type())}, again, again);
+}
+
+TEST(Linear, GradientsAgreeWithTorchInDouble) {
+  const auto leaves = large_leaves();
+  std::vector<at::Tensor> wide;
+  for (const auto& t : leaves) wide.push_back(t.detach().to(at::kDouble).requires_grad_());
+  const auto g = at::randn({2, 150, 160});
+  for (const auto activation : {Activation::none, Activation::gelu_tanh}) {
+    const auto y = linear_layer(leaves[0], leaves[1], leaves[2], activation);
+    auto expected = at::linear(wide[0], wide[1], wide[2]);
+    if (activation == Activation::gelu_tanh) expected = at::gelu(expected, "tanh");
+    EXPECT_TRUE(near(y, expected, kBound));
+    const auto ours = gradients(y, leaves, g), theirs = gradients(expected, wide, g);
+    for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(near(ours[i], theirs[i], 1e-5)) << i;
+    {
+      const at::NoGradGuard inference;
+      EXPECT_TRUE(
+          near(linear_layer(leaves[0], leaves[1], leaves[2], activation), expected, kBound));
+    }
+  }
+  // without a bias, and with a gradient for one input alone
+  const auto frozen = leaves[1].detach();
+  EXPECT_TRUE(near(gradients(linear_layer(leaves[0], frozen, {}), {leaves[0]}, g)[0],
+                   gradients(at::linear(wide[0], wide[1]), {wide[0]}, g)[0], 1e-5));
+}
+
+TEST(Linear, SecondDerivativesAgreeWithTorch) {
+  const auto leaves = large_leaves();
+  const auto g = at::randn({2, 150, 160}), h = at::randn({2, 150, 128});
+  const auto second = [&](const at::Tensor& y) {
+    const auto first = gradients(y.square(), {leaves[0]}, g, true)[0];
+    return gradients(first, {leaves[0], leaves[1], leaves[2]}, h);
+  };
+  const auto ours = second(linear_layer(leaves[0], leaves[1], leaves[2]));
+  const auto torchs = second(at::linear(leaves[0], leaves[1], leaves[2]));
+  for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(near(ours[i], torchs[i], 1e-5)) << i;
+}
+
+TEST(Linear, OtherTypesAndAutocastAreTorchs) {
+  const auto leaves = large_leaves();
+  const auto check = [](const at::Tensor& x, const at::Tensor& w, const at::Tensor& b) {
+    EXPECT_TRUE(test::identical(linear_layer(x, w, b), at::linear(x, w, b)));
+  };
+  for (const auto type : {at::kDouble, at::kBFloat16, at::kHalf})
+    check(leaves[0].to(type), leaves[1].to(type), leaves[2].to(type));
+  check(at::randn({3, 4}), at::randn({5, 4}), at::randn({5}));
+  check(at::randn({0, 4}), at::randn({5, 4}), at::Tensor());
+  at::autocast::set_autocast_enabled(at::kCPU, true);
+  EXPECT_EQ(linear_layer(leaves[0], leaves[1], leaves[2]).scalar_type(), at::kBFloat16);
+  at::autocast::set_autocast_enabled(at::kCPU, false);
+  at::autocast::clear_cache();
+  EXPECT_THROW(linear_layer(at::randn({300, 127}), leaves[1], leaves[2]), c10::Error);
+}
+
+TEST(Linear, TheAutotunerChangesNothingButTheRoute) {
+  const auto leaves = large_leaves();
+  const auto g = at::randn({2, 150, 160});
+  const auto plain = gradients(linear_layer(leaves[0], leaves[1], leaves[2]), leaves, g);
+  tuning::forget_choices();
+  use_autotuner({true, false, 1, 2}, {true, false, 1, 2});
+  const auto y = linear_layer(leaves[0], leaves[1], leaves[2]);
+  const auto tuned = gradients(y, leaves, g);
+  disable_autotuner();
+  EXPECT_TRUE(near(y, at::linear(leaves[0], leaves[1], leaves[2]), kBound));
+  for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(near(tuned[i], plain[i], 1e-5)) << i;
+}
+
+}  // namespace
+}  // namespace halcyon
