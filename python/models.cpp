@@ -176,6 +176,7 @@ void add_models(py::module_& m) {
   bind_module<HealDAImpl>(m, "HealDA")
       .def(py::init(&make_healda))
       .def("config", [](const HealDAImpl& self) { return self.config().to_json().dump(); })
+      .def("prepare_inference", &HealDAImpl::prepare_inference, Unlocked())
       .def("forward", &HealDAImpl::forward, Unlocked());
 }
 

@@ -8,9 +8,17 @@
 #include "halcyon/base/error.h"
 
 namespace halcyon::assimilation {
+namespace {
+
+HealDA prepared(HealDA model) {
+  model->prepare_inference();
+  return model;
+}
+
+}  // namespace
 
 RegionalAnalyser::RegionalAnalyser(std::shared_ptr<const RegionalSystem> system, HealDA model)
-    : system_(std::move(system)), model_(*system_, std::move(model)) {}
+    : system_(std::move(system)), model_(*system_, prepared(std::move(model))) {}
 
 at::Tensor RegionalAnalyser::analyse(const verify::Network& network, const at::Tensor& values,
                                      const std::vector<int64_t>& times) {

@@ -49,13 +49,13 @@ VideoDiTBlockImpl::VideoDiTBlockImpl(VideoDiTBlockOptions options)
 
   attention_ = register_module(
       "attention", make_spatial_attention(options_.attention_backend, spatial_options(options_)));
-  norm1_ = add_modulation("norm1_modulation", 2);
+  add_modulation("norm1_modulation", 2);
   if (options_.cross_attention) {
     cross_attention_ = options_.cross_attention();
     HALCYON_CHECK(cross_attention_, kName,
                   "expected a module from the cross_attention factory, got none");
     register_module("cross_attention", cross_attention_);
-    cross_norm_ = add_modulation("cross_attn_modulation", 1);
+    add_modulation("cross_attn_modulation", 1);
   }
   if (options_.temporal_attention) {
     temporal_attention_ = register_module(
@@ -63,16 +63,15 @@ VideoDiTBlockImpl::VideoDiTBlockImpl(VideoDiTBlockOptions options)
         TemporalAttention(TemporalAttentionOptions{
             options_.hidden_size, options_.num_heads, options_.use_rope, options_.is_causal,
             options_.temporal_kwargs.linear_attention, options_.temporal_kwargs.causal_window}));
-    temporal_norm_ = add_modulation("temporal_attn_modulation", 1);
+    add_modulation("temporal_attn_modulation", 1);
   }
   add_mlp();
 }
 
-AdaLNModulation VideoDiTBlockImpl::add_modulation(const std::string& key, int64_t n_blocks) {
+void VideoDiTBlockImpl::add_modulation(const std::string& key, int64_t n_blocks) {
   modulations_.push_back(
       register_module(key, AdaLNModulation(options_.hidden_size, options_.condition_embed_dim,
                                            n_blocks, options_.adaln_zero_init)));
-  return modulations_.back();
 }
 
 void VideoDiTBlockImpl::add_mlp() {
@@ -110,6 +109,24 @@ at::Tensor VideoDiTBlockImpl::added(const at::Tensor& h, const at::Tensor& branc
   return gated_residual(h, branch, drop_path(m.gate, options_.drop_path, is_training()));
 }
 
+// Of the spatial attention, the MLP, the cross-attention and the temporal attention, where there
+// are any.
+std::vector<Modulation> VideoDiTBlockImpl::modulations_of(const at::Tensor& c) {
+  std::vector<Modulation> all;
+  for (auto& projection : modulations_) {
+    const auto some = projection->modulations(c);
+    all.insert(all.end(), some.begin(), some.end());
+  }
+  return all;
+}
+
+void VideoDiTBlockImpl::fix_condition(const at::Tensor& c) {
+  fixed_.clear();
+  if (!c.defined()) return;
+  const at::NoGradGuard no_grad;
+  fixed_ = modulations_of(c);
+}
+
 at::Tensor VideoDiTBlockImpl::forward(const at::Tensor& hidden_states, const at::Tensor& c,
                                       const SpatialAttentionKwargs& attn_kwargs,
                                       const std::any& cross_attn_kwargs,
@@ -122,24 +139,30 @@ at::Tensor VideoDiTBlockImpl::forward(const at::Tensor& hidden_states, const at:
                 options_.condition_embed_dim, describe(c));
   HALCYON_CHECK(!cross_attention_ || cross_attn_kwargs.has_value(), kName,
                 "expected cross_attn_kwargs for the cross_attention, got none");
-  nn::check_input(kName, "hidden_states", hidden_states, norm1_->projection()->weight);
+  nn::check_input(kName, "hidden_states", hidden_states, modulations_[0]->projection()->weight);
 
-  const auto norm1 = norm1_->modulations(c);
-  const auto& spatial = norm1[0];
+  auto modulations = fixed_.empty() ? modulations_of(c) : fixed_;
+  if (!fixed_.empty()) {
+    for (auto& m : modulations) {
+      for (auto* t : {&m.shift, &m.scale, &m.gate}) *t = t->expand({hidden_states.size(0), -1});
+    }
+  }
+  const auto &spatial = modulations[0], &mlp_modulation = modulations[1];
+  auto next = modulations.begin() + 2;
   auto h = hidden_states;
   auto branch = attention_->attend(normed(h, spatial).flatten(0, 1), attn_kwargs);
   h = added(h, branch.view(h.sizes()), spatial);
   if (cross_attention_) {
-    const auto m = cross_norm_->modulations(c)[0];
+    const auto& m = *next++;
     h = added(h, cross_attention_->attend(normed(h, m), cross_attn_kwargs), m);
   }
   if (!temporal_attention_.is_empty()) {
-    const auto m = temporal_norm_->modulations(c)[0];
+    const auto& m = *next++;
     branch = temporal_attention_->forward(normed(h, m), temporal_attn_kwargs.rope_cos,
                                           temporal_attn_kwargs.rope_sin);
     h = added(h, branch, m);
   }
-  return added(h, mlp(normed(h, norm1[1])), norm1[1]);
+  return added(h, mlp(normed(h, mlp_modulation)), mlp_modulation);
 }
 
 }  // namespace halcyon

@@ -68,19 +68,25 @@ class VideoDiTBlockImpl : public torch::nn::Module {
                      const std::any& cross_attn_kwargs = {},
                      const RopeTables& temporal_attn_kwargs = {});
 
+  // Later calls take this condition embedding (1, condition_embed_dim) for every sample, whatever c
+  // says: its modulations are computed here, once. Undefined: theirs again.
+  void fix_condition(const at::Tensor& c);
+
   // The projections that adaln_zero_init zeroes.
   const std::vector<AdaLNModulation>& modulations() const { return modulations_; }
 
  private:
   at::Tensor normed(const at::Tensor& h, const Modulation& m) const;
   at::Tensor added(const at::Tensor& h, const at::Tensor& branch, const Modulation& m) const;
-  AdaLNModulation add_modulation(const std::string& key, int64_t n_blocks);
+  void add_modulation(const std::string& key, int64_t n_blocks);
   void add_mlp();
   at::Tensor mlp(const at::Tensor& x);
+  std::vector<Modulation> modulations_of(const at::Tensor& c);
 
   VideoDiTBlockOptions options_;
+  // of the spatial attention and the MLP, the cross-attention, the temporal attention
   std::vector<AdaLNModulation> modulations_;
-  AdaLNModulation norm1_{nullptr}, cross_norm_{nullptr}, temporal_norm_{nullptr};
+  std::vector<Modulation> fixed_;  // of the condition that is fixed, if one is
   std::shared_ptr<SpatialAttentionBase> attention_;
   std::shared_ptr<CrossAttentionModuleBase> cross_attention_;
   TemporalAttention temporal_attention_{nullptr};

@@ -142,6 +142,14 @@ void HealDAImpl::check(const at::Tensor& x, const at::Tensor& t, const at::Tenso
                 labels ? describe(*class_labels) : "none");
 }
 
+void HealDAImpl::prepare_inference() {
+  HALCYON_CHECK_KIND(config_.condition_dim == 0, unsupported, kName,
+                     "prepare_inference() needs a model without class labels, got condition_dim {}",
+                     config_.condition_dim);
+  eval();
+  dit_->prepare_inference();
+}
+
 at::Tensor HealDAImpl::forward(const at::Tensor& x, const at::Tensor& t,
                                const at::Tensor& second_of_day, const at::Tensor& day_of_year,
                                const ObsContext& obs_ctx,

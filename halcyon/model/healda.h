@@ -27,6 +27,12 @@ class HealDAImpl : public torch::nn::Module {
                      const at::Tensor& day_of_year, const ObsContext& obs_ctx,
                      const std::optional<at::Tensor>& class_labels = std::nullopt);
 
+  // For analyses at t = 0: computes once what depends on t alone, and turns to evaluation. Weights
+  // and checkpoints stay as they are; train() undoes it; call it
+  // when the weights, their type and their device are final. Results change by no more than
+  // rounding. Throws Error(unsupported) with class labels (condition_dim > 0).
+  void prepare_inference();
+
   const HealDAConfig& config() const { return config_; }
   const VideoDiT& dit() const { return dit_; }
   const ObsTokenizerFiLM& obs_tokenizer() const { return obs_tokenizer_; }

@@ -147,6 +147,34 @@ RopeTables VideoDiTImpl::tables_for(const at::Tensor& tokens, const RopeTables& 
   return {rope_cos_.narrow(0, 0, frames), rope_sin_.narrow(0, 0, frames)};
 }
 
+void VideoDiTImpl::fix_condition(const at::Tensor& c) {
+  prepared_ = c;
+  for (auto& block : blocks_) block->fix_condition(c);
+  detokenizer_->fix_condition(c);
+}
+
+void VideoDiTImpl::prepare_inference() {
+  eval();
+  const at::NoGradGuard no_grad;
+  const auto parameters = this->parameters();
+  const auto like = parameters.empty() ? at::TensorOptions() : parameters.front().options();
+  auto c = embedder_->embed(at::zeros({1}, like), std::nullopt);
+  if (c.numel() == 0) c = c.to(like.dtype());
+  fix_condition(c);
+}
+
+void VideoDiTImpl::train(bool on) {
+  if (on) fix_condition({});
+  torch::nn::Module::train(on);
+}
+
+at::Tensor VideoDiTImpl::embedded(const at::Tensor& t, const std::optional<at::Tensor>& condition) {
+  if (!prepared_.defined()) return embedder_->embed(t, condition);
+  HALCYON_CHECK(!condition && t.eq(0).all().item<bool>(), kName,
+                "expected t of zeros and no condition after prepare_inference, got others");
+  return prepared_.expand({t.size(0), -1});
+}
+
 at::Tensor VideoDiTImpl::forward(const at::Tensor& x, const at::Tensor& t,
                                  const std::optional<at::Tensor>& condition,
                                  const SpatialAttentionKwargs& attn_kwargs,
@@ -162,7 +190,7 @@ at::Tensor VideoDiTImpl::forward(const at::Tensor& x, const at::Tensor& t,
       describe(*condition));
   auto h = tokenizer_->tokenize(x, tokenizer_kwargs);
   nn::check_rank(kName, "the tokenizer's output", h, 4, "(B, T, X, C)");
-  auto c = embedder_->embed(t, condition);
+  auto c = embedded(t, condition);
   if (c.numel() == 0)
     c = c.to(h.scalar_type());  // the zero embedder has no weights to tell a dtype
   const auto tables = tables_for(h, temporal_attn_kwargs);

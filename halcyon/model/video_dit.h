@@ -59,9 +59,17 @@ class VideoDiTImpl : public torch::nn::Module {
                      const RopeTables& temporal_attn_kwargs = {},
                      const std::any& tokenizer_kwargs = {});
 
+  // From here on every t is 0, without a condition: what depends on them alone is computed now,
+  // once. Turns to evaluation. Forwards refuse another t, a condition, and training, which lets go
+  // of it (train()).
+  void prepare_inference();
+  void train(bool on = true) override;
+
   const std::vector<VideoDiTBlock>& blocks() const { return blocks_; }
 
  private:
+  void fix_condition(const at::Tensor& c);
+  at::Tensor embedded(const at::Tensor& t, const std::optional<at::Tensor>& condition);
   void add_blocks(int64_t condition_embed_dim);
   void initialize_weights();
   RopeTables tables_for(const at::Tensor& tokens, const RopeTables& given);
@@ -71,6 +79,7 @@ class VideoDiTImpl : public torch::nn::Module {
   std::shared_ptr<DetokenizerBase> detokenizer_;
   std::shared_ptr<ConditioningEmbedderBase> embedder_;
   std::vector<VideoDiTBlock> blocks_;
+  at::Tensor prepared_;             // the condition embedding (1, D_c) of prepare_inference()
   at::Tensor rope_cos_, rope_sin_;  // (max_seq_len, d_head), float32; they follow the data's device
 };
 TORCH_MODULE(VideoDiT);

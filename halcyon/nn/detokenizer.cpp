@@ -45,6 +45,17 @@ void HEALPixPatchDetokenizerImpl::initialize_weights() {
   nn::init_constant(modulation_->bias, 0);
 }
 
+std::vector<at::Tensor> HEALPixPatchDetokenizerImpl::modulation_of(const at::Tensor& c) {
+  return modulation_->forward(at::silu(c)).chunk(2, -1);
+}
+
+void HEALPixPatchDetokenizerImpl::fix_condition(const at::Tensor& c) {
+  fixed_.clear();
+  if (!c.defined()) return;
+  const at::NoGradGuard no_grad;
+  fixed_ = modulation_of(c);
+}
+
 at::Tensor HEALPixPatchDetokenizerImpl::forward(const at::Tensor& x, const at::Tensor& c) {
   const int64_t width = options_.hidden_size, pixels = grid_.coarse_size();
   HALCYON_CHECK(x.defined() && (x.dim() == 3 || x.dim() == 4), kName,
@@ -58,9 +69,10 @@ at::Tensor HEALPixPatchDetokenizerImpl::forward(const at::Tensor& x, const at::T
                 kName, "expected c ({}, {}), got {}", x.size(0), modulation_->in_features,
                 describe(c));
   nn::check_input(kName, "c", c, modulation_->weight);
-  const auto parts = modulation_->forward(at::silu(c)).chunk(2, -1);
-  const auto tokens =
-      norm_modulate(x, parts[0], parts[1], kEps).view({x.size(0), frames, pixels, width});
+  const auto parts = fixed_.empty() ? modulation_of(c) : fixed_;
+  const auto each = [&](const at::Tensor& part) { return part.expand({x.size(0), -1}); };
+  const auto tokens = norm_modulate(x, each(parts[0]), each(parts[1]), kEps)
+                          .view({x.size(0), frames, pixels, width});
   const auto& kernel = conv_t_->weight;
   const auto bias =
       conv_t_->bias.unsqueeze(1).expand({-1, grid_.patch() * grid_.patch()}).reshape({-1});

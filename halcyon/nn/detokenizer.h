@@ -12,6 +12,9 @@ class DetokenizerBase : public torch::nn::Module {
   using torch::nn::Module::Module;
   // tokens (B, T, X, hidden), condition embedding c (B, D_c) -> the model's output.
   virtual at::Tensor detokenize(const at::Tensor& tokens, const at::Tensor& c) = 0;
+  // Later calls take this condition embedding (1, D_c) for every sample, whatever c says, so that
+  // what depends on it alone need be computed once. Undefined: theirs again.
+  virtual void fix_condition(const at::Tensor& /*c*/) {}
   // Its own initialisation, after VideoDiT has drawn all linear layers.
   virtual void initialize_weights() {}
 };
@@ -35,15 +38,20 @@ class HEALPixPatchDetokenizerImpl : public DetokenizerBase {
   at::Tensor detokenize(const at::Tensor& tokens, const at::Tensor& c) override {
     return forward(tokens, c);
   }
+  void fix_condition(const at::Tensor& c) override;
   void initialize_weights() override;
 
   const PatchGrid& grid() const { return grid_; }
 
  private:
+  // Shift and scale of c.
+  std::vector<at::Tensor> modulation_of(const at::Tensor& c);
+
   HEALPixPatchDetokenizerOptions options_;
   PatchGrid grid_;
   nn::Linear modulation_{nullptr};
   nn::PatchConv conv_t_{nullptr};
+  std::vector<at::Tensor> fixed_;  // of the condition that is fixed, if one is
 };
 TORCH_MODULE(HEALPixPatchDetokenizer);
 

@@ -180,6 +180,13 @@ class HealDA(Module):
         """All constructor arguments, defaults filled in; HealDA(**model.config) builds the same architecture."""
         return json.loads(self._cpp.config())
 
+    def prepare_inference(self):
+        """For analyses at t = 0: computes once what depends on t alone, and turns to evaluation. The state stays as it is;
+        train() undoes it."""
+        self.eval()
+        self._cpp.prepare_inference()
+        return self
+
     def forward(self, x, t, second_of_day, day_of_year, obs_ctx, class_labels=None):
         return self._cpp.forward(x, t, second_of_day, day_of_year, obs_ctx, class_labels)
 

@@ -145,6 +145,39 @@ TEST(HealDA, WithoutObservationsEveryParameterHasAGradient) {
   EXPECT_EQ(p["obs_tokenizer.embed_table.weight"].grad().abs().sum().item<double>(), 0.0);
 }
 
+TEST(HealDA, PreparedForInferenceComputesTheSame) {
+  torch::manual_seed(8);
+  HealDA model(small());
+  draw_all(model);
+  const Inputs in;
+  const torch::NoGradGuard no_grad;
+  model->eval();
+  const auto expected = in.run(model);
+  const auto state = model->named_parameters().size();
+  model->prepare_inference();
+  EXPECT_TRUE(near(in.run(model), expected, 1e-6));
+  EXPECT_EQ(model->named_parameters().size(), state);
+  auto other = in;
+  other.t = torch::ones({1});
+  EXPECT_THROW(other.run(model), Error);
+  // the modulations are those of the call, not computed anew
+  model->named_parameters()["dit.blocks.0.norm1_modulation.modulation.1.bias"].add_(1);
+  EXPECT_TRUE(near(in.run(model), expected, 1e-6));
+  model->train();
+  model->eval();
+  EXPECT_FALSE(near(in.run(model), expected, 1e-3));
+
+  auto config = small();
+  config.condition_dim = 3;
+  HealDA labelled(config);
+  try {
+    labelled->prepare_inference();
+    ADD_FAILURE() << "no Error";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::unsupported);
+  }
+}
+
 TEST(HealDA, RegionNeedsNoMoreThanItsPixels) {
   torch::manual_seed(9);
   auto config = small();

@@ -62,6 +62,22 @@ def test_state_dict_keys_of_the_specification():
     assert {key.rsplit(".", 1)[0] for key in set(labelled) - keys} == {"dit.conditioning_embedder.map_condition"}
 
 
+def test_prepared_for_inference_it_computes_the_same(tmp_path):
+    model = randomise(small_model(), 0.1).eval()
+    with torch.no_grad():
+        expected = model(**inputs(2), obs_ctx=context(batch=2))
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        assert model.prepare_inference() is model and not model.training
+        near(model(**inputs(2), obs_ctx=context(batch=2)), expected, 1e-6)
+        for key, value in model.state_dict().items():
+            assert torch.equal(value, before[key]), key
+        halcyon.save_checkpoint(model, tmp_path / "model.safetensors")
+        near(halcyon.load_checkpoint(tmp_path / "model.safetensors").eval()(**inputs(2), obs_ctx=context(batch=2)), expected, 1e-6)
+        with rejected("VideoDiT"):
+            model(**(inputs(2) | {"t": torch.ones(2)}), obs_ctx=context(batch=2))
+        near(model.train().eval()(**(inputs(2) | {"t": torch.zeros(2)}), obs_ctx=context(batch=2)), expected, 1e-6)
+
+
 @pytest.mark.parametrize("fresh", [True, False])
 def test_without_observations_every_parameter_gets_a_gradient(fresh):
     model = small_model() if fresh else randomise(small_model(), 0.1)
