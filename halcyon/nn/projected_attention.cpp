@@ -19,8 +19,8 @@ ProjectedAttentionImpl::ProjectedAttentionImpl(const std::string& name, const Op
                 options.num_heads);
   nn::check_rate(name, "attn_drop", options.attn_drop);
   nn::check_rate(name, "proj_drop", options.proj_drop);
-  const auto width = static_cast<double>(options.dim / options.num_heads);
-  scale_ = options.qk_scale.value_or(1 / std::sqrt(width));
+  const int64_t width = options.dim / options.num_heads;
+  scale_ = options.qk_scale.value_or(1 / std::sqrt(static_cast<double>(width)));
   HALCYON_CHECK(std::isfinite(scale_), name, "expected a finite qk_scale, got {}", scale_);
   qkv_ = register_module("qkv", nn::Linear(options.dim, 3 * options.dim, options.qkv_bias));
   proj_ = register_module("proj", nn::Linear(options.dim, options.dim));

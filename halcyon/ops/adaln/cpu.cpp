@@ -77,7 +77,7 @@ Normed norm_forward(const at::Tensor& x, const at::Tensor& shift, const at::Tens
     const Chunks chunks(x);
     const auto a = condition<T>(shift), b = condition<T>(factor);
     const auto mean = at::empty({chunks.samples, chunks.rows}, b.options());
-    const Normed result{at::empty(x.sizes(), x.options()), mean, at::empty_like(mean)};
+    Normed result{at::empty(x.sizes(), x.options()), mean, at::empty_like(mean)};
     chunks.each([&](int64_t sample, int64_t first, int64_t rows, int64_t) {
       const int64_t row = sample * chunks.rows + first, at = row * chunks.width;
       kernel.forward(rows, chunks.width, static_cast<T>(eps), read<S>(x, at),
@@ -115,7 +115,7 @@ at::Tensor gate_forward(const at::Tensor& residual, const at::Tensor& branch,
                     [&]<class S, class R, class T>(const Gate<S, R, T>& kernel) {
                       const Chunks chunks(residual);
                       const auto a = condition<T>(gate);
-                      const auto out = at::empty(residual.sizes(), residual.options());
+                      auto out = at::empty(residual.sizes(), residual.options());
                       chunks.each([&](int64_t sample, int64_t first, int64_t rows, int64_t) {
                         const int64_t at = (sample * chunks.rows + first) * chunks.width;
                         kernel.forward(rows, chunks.width, read<S>(residual, at),

@@ -128,6 +128,8 @@ template <int kFirst, int kCount, class T, int kC>
     case 12:                                                      \
       function<3, 1>(__VA_ARGS__);                                \
       break;                                                      \
+    default: /* no other pair of vectors and of runs is made */   \
+      break;                                                      \
   }
 
 template <class T, int kC, int kL>

@@ -19,7 +19,6 @@ using neighborhood::axes_of;
 using neighborhood::Backend;
 using neighborhood::Gradients;
 using neighborhood::Inputs;
-using neighborhood::numbers_of;
 using neighborhood::Output;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;

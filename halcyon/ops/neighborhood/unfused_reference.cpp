@@ -15,6 +15,7 @@ at::Tensor rows(const at::Tensor& t, const std::vector<Axis>& axes) {
 
 at::Tensor on_axes(const at::Tensor& t, const std::vector<Axis>& axes) {
   std::vector<int64_t> lengths;
+  lengths.reserve(axes.size());
   for (const auto& axis : axes) lengths.push_back(axis.length);
   return t.unflatten(2, lengths);
 }

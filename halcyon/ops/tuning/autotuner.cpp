@@ -57,8 +57,9 @@ std::vector<double> measure(std::size_t candidates, const AutotunerPass& options
 void use_autotuner(const AutotunerPass& forward, const AutotunerPass& backward) {
   check("forward", forward);
   check("backward", backward);
-  if (at::globalContext().deterministicAlgorithms() && (forward.enabled || backward.enabled))
+  if (at::globalContext().deterministicAlgorithms() && (forward.enabled || backward.enabled)) {
     TORCH_WARN("the autotuner is off while torch's deterministic algorithms are on");
+  }
   auto& s = state();
   const std::lock_guard lock(s.mutex);
   s.forward = forward;

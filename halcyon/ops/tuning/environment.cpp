@@ -13,7 +13,7 @@ namespace {
 using MaybeDevice = std::optional<c10::Device>;
 
 // From the driver: LibTorch's hooks do not tell it, and its CUDA headers ask for a toolkit.
-int capability_of(int ordinal) {
+int capability_of(c10::DeviceIndex ordinal) {
   constexpr int kMajor = 75, kMinor = 76;  // CUdevice_attribute
   void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
   HALCYON_CHECK_KIND(driver != nullptr, unsupported, "get_device_cc",
@@ -26,8 +26,8 @@ int capability_of(int ordinal) {
                      get(&device, ordinal) == 0 && ask(&major, kMajor, device) == 0 &&
                      ask(&minor, kMinor, device) == 0;
   HALCYON_CHECK_KIND(known, unsupported, "get_device_cc",
-                     "expected the compute capability of cuda:{} from the driver, got none",
-                     ordinal);
+                     "expected the compute capability of {} from the driver, got none",
+                     c10::Device(at::kCUDA, ordinal).str());
   return 10 * major + minor;
 }
 
@@ -45,10 +45,11 @@ bool has_cuda() {
 int get_device_cc(MaybeDevice device) {
   if ((device && !device->is_cuda()) || !has_cuda()) return 0;
   const auto& hooks = at::detail::getCUDAHooks();
-  const int ordinal = device && device->has_index() ? device->index() : hooks.getCurrentDevice();
+  const c10::DeviceIndex ordinal =
+      device && device->has_index() ? device->index() : hooks.getCurrentDevice();
   HALCYON_CHECK(ordinal < hooks.deviceCount(), "get_device_cc",
-                "expected one of {} CUDA devices, got cuda:{}",
-                static_cast<int>(hooks.deviceCount()), ordinal);
+                "expected one of {} CUDA devices, got {}", static_cast<int>(hooks.deviceCount()),
+                c10::Device(at::kCUDA, ordinal).str());
   return capability_of(ordinal);
 }
 

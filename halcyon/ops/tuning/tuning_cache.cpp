@@ -42,17 +42,19 @@ json empty_cache() {
 json read(const std::filesystem::path& path, bool warn) {
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored)) return empty_cache();
+  std::string why = "something else";
   try {
     auto content = json::parse(read_text(path, kLargest));
     if (content.is_object() && content.value("format", json()) == kFormat &&
         content.value("choices", json()).is_object())
       return content;
-  } catch (const std::exception&) {
-    // said below
+  } catch (const std::exception& error) {
+    why = error.what();
   }
-  if (warn)
-    TORCH_WARN("[autotuner] expected a tuning cache in ", path.string(),
-               ", got something else: what is tuned from now on replaces it");
+  if (warn) {
+    TORCH_WARN("[autotuner] expected a tuning cache in ", path.string(), ", got ", why,
+               ": what is tuned from now on replaces it");
+  }
   return empty_cache();
 }
 

@@ -19,8 +19,6 @@
 namespace halcyon::neighborhood {
 namespace {
 
-using healpix::detail::FacePixel;
-
 // Pixels along the NEST curve, and what the tensors call them.
 struct Places {
   std::vector<int64_t> nest;  // ascending

@@ -14,9 +14,7 @@
 namespace halcyon {
 namespace {
 
-using neighborhood::Output;
 using neighborhood::PixelWindow;
-using neighborhood::SphereInputs;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using MaybeTensor = std::optional<at::Tensor>;
@@ -126,7 +124,7 @@ at::Tensor public_operator(const at::Tensor& q, const at::Tensor& k, const at::T
                            std::optional<int64_t> rings, c10::string_view order,
                            const MaybeTensor& region, std::optional<double> scale) {
   return neighborhood_attention_healpix(
-      q, k, v, {level, radius_deg, rings, healpix::parse_order(std::string(order)), region}, scale);
+      q, k, v, {level, radius_deg, rings, healpix::parse_order(order), region}, scale);
 }
 
 }  // namespace
