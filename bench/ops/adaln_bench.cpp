@@ -59,7 +59,7 @@ int main(int argc, char** argv) {
     for (const bool norm : {true, false}) {
       for (const bool parts : {false, true}) {
         add_layer(fmt::format("{}/T{}_X{}_C{}{}", norm ? "norm_modulate" : "gated_residual",
-                              s.frames, s.pixels, s.width, parts ? "/aten" : ""),
+                              s.frames, s.pixels, s.width, parts ? "_aten" : ""),
                   [=] { return layer_of(s, norm, parts); }, {true, false});
       }
     }
