@@ -5,6 +5,7 @@
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "halcyon/ops/dispatch.h"
 #include "halcyon/ops/linear/routes.h"
 
 namespace halcyon {
@@ -19,7 +20,7 @@ constexpr int64_t kLeast = int64_t{1} << 22;
 bool is_routed(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   const auto ours = [](const at::Tensor& t) {
     return t.device().is_cpu() && t.scalar_type() == at::kFloat && t.layout() == at::kStrided &&
-           !t._fw_grad(/*level=*/0).defined();
+           !has_tangent(t);
   };
   return x.defined() && weight.defined() && ours(x) && ours(weight) &&
          (!bias.defined() || ours(bias)) && weight.dim() == 2 && x.dim() >= 2 &&
@@ -62,8 +63,8 @@ at::Tensor linear_layer(const at::Tensor& x, const at::Tensor& weight, const at:
   auto shape = x.sizes().vec();
   shape.back() = weight.size(0);
   const auto rows = x.reshape({-1, x.size(-1)});
-  const auto leaf = [](const at::Tensor& t) { return t.defined() && t.requires_grad(); };
-  if (!at::GradMode::is_enabled() || !(leaf(x) || leaf(weight) || leaf(bias))) {
+  const auto wanted = [](const at::Tensor& t) { return t.defined() && t.requires_grad(); };
+  if (!at::GradMode::is_enabled() || !(wanted(x) || wanted(weight) || wanted(bias))) {
     const at::AutoDispatchBelowADInplaceOrView below;
     return linear_detail::forward(rows, weight, bias, activation).view(shape);
   }

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include "halcyon/ops/checks.h"
+#include "halcyon/ops/dispatch.h"
 #include "halcyon/ops/neighborhood/arguments.h"
 #include "halcyon/ops/neighborhood/operators.h"
 #include "halcyon/ops/tuning/switches.h"
@@ -11,7 +12,6 @@
 namespace halcyon {
 namespace {
 
-using neighborhood::has_tangent;
 using neighborhood::Inputs;
 
 // What only compositions of ATen operators do: forward-mode derivatives, and devices without

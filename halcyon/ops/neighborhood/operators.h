@@ -21,9 +21,4 @@ at::Tensor dispatched_scores(const at::Tensor& query, const at::Tensor& key,
 at::Tensor dispatched_sums(const at::Tensor& attn, const at::Tensor& value,
                            const std::optional<at::Tensor>& more, const std::vector<Axis>& axes);
 
-// Whether t has a forward-mode derivative.
-inline bool has_tangent(const std::optional<at::Tensor>& t) {
-  return t && t->_fw_grad(/*level=*/0).defined();
-}
-
 }  // namespace halcyon::neighborhood

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "halcyon/ops/checks.h"
+#include "halcyon/ops/dispatch.h"
 #include "halcyon/ops/neighborhood/arguments.h"
 #include "halcyon/ops/neighborhood/operators.h"
 #include "halcyon/ops/neighborhood/unfused_backends.h"
@@ -17,7 +18,6 @@
 namespace halcyon {
 namespace {
 
-using neighborhood::has_tangent;
 using MaybeTensor = std::optional<at::Tensor>;
 
 // Without, and in forward mode, the reference computes.
