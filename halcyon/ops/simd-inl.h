@@ -2,6 +2,8 @@
 // No #pragma once: each instruction set's file includes it once, with its own HALCYON_VECTOR_BYTES.
 // Everything here has internal linkage and uses nothing of the standard library that would be
 // emitted: a function shared with other files could reach a machine that lacks the instructions.
+#include <immintrin.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -74,10 +76,24 @@ inline void put(Bf16* p, float x) {
   p->bits = x != x ? 0x7fc0 : static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
+// x within [low, high]; a NaN stays one.
+inline Vector<float> clamped(Vector<float> x, float low, float high) {
+#if HALCYON_VECTOR_BYTES == 64
+  // masked, as g++ 12 warns of what the unmasked ones leave undefined
+  const auto above = _mm512_maskz_max_ps(0xffff, _mm512_set1_ps(low), (__m512)x);
+  return (Vector<float>)_mm512_maskz_min_ps(0xffff, _mm512_set1_ps(high), above);
+#elif HALCYON_VECTOR_BYTES == 32
+  return (Vector<float>)_mm256_min_ps(_mm256_set1_ps(high),
+                                      _mm256_max_ps(_mm256_set1_ps(low), (__m256)x));
+#else
+  x = x < low ? Vector<float>{} + low : x;
+  return x > high ? Vector<float>{} + high : x;
+#endif
+}
+
 // e^x to 2 ulp by a polynomial on [-ln 2 / 2, ln 2 / 2]; below -87.3 the result stays at 1.2e-38.
 inline Vector<float> exponential(Vector<float> x) {
-  x = x < -87.3f ? Vector<float>{} - 87.3f : x;
-  x = x > 88.3f ? Vector<float>{} + 88.3f : x;
+  x = clamped(x, -87.3f, 88.3f);
   constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to whole numbers
   const auto shifted = x * 1.44269504f + kShift;
   const auto n = shifted - kShift;
@@ -94,6 +110,22 @@ inline Vector<float> exponential(Vector<float> x) {
 inline Vector<double> exponential(Vector<double> x) {
   for (int i = 0; i < kLanes<double>; ++i) x[i] = __builtin_exp(x[i]);
   return x;
+}
+
+// 1 / x to 1 ulp or so where the processor has an estimate; 0 for |x| above 2^126 in AVX2.
+inline Vector<float> reciprocal(Vector<float> x) {
+#if HALCYON_VECTOR_BYTES == 64
+  const auto y = (Vector<float>)_mm512_maskz_rcp14_ps(0xffff, (__m512)x);
+  return y * (2.0f - x * y);
+#elif HALCYON_VECTOR_BYTES == 32
+  const auto y = (Vector<float>)_mm256_rcp_ps((__m256)x);
+  return y * (2.0f - x * y);
+#else
+  return 1.0f / x;
+#endif
+}
+inline Vector<double> reciprocal(Vector<double> x) {
+  return 1.0 / x;
 }
 
 template <class T>
@@ -143,6 +175,22 @@ inline void exchange(Vector<T>& a, Vector<T>& b, std::index_sequence<L...>) {
   const auto low = __builtin_shufflevector(a, b, ((L & Step) ? kN + L - Step : L)...);
   b = __builtin_shufflevector(a, b, ((L & Step) ? kN + L : L + Step)...);
   a = low;
+}
+// Lane r of the result is the sum of the lanes of rows[r], of which there are kLanes; they are
+// overwritten.
+template <class T, int Step = 1>
+inline Vector<T> sums_of_rows(Vector<T>* rows) {
+  if constexpr (Step == kLanes<T>) {
+    return rows[0];
+  } else {
+#pragma GCC unroll 8
+    for (int i = 0; i < kLanes<T> / (2 * Step); ++i) {
+      auto a = rows[2 * i], b = rows[2 * i + 1];
+      exchange<T, Step>(a, b, std::make_index_sequence<kLanes<T>>());
+      rows[i] = a + b;
+    }
+    return sums_of_rows<T, 2 * Step>(rows);
+  }
 }
 template <class T, int Step>
 inline void transpose_stages(Vector<T>* rows) {

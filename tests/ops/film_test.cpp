@@ -110,7 +110,7 @@ TEST(FilmTokenizer, EveryInstructionSetAgreesWithTheComposition) {
         const auto y = film_detail::forward_cpu(in, level);
         EXPECT_EQ(y.scalar_type(), type);
         EXPECT_TRUE(near(y, expected, bound));
-        const auto grad = film_detail::backward_cpu(in, grad_out, level);
+        const auto grad = film_detail::backward_cpu(in, grad_out, true, level);
         ASSERT_EQ(grad.size(), in.floats.size());
         for (size_t k = 0; k < grad.size(); ++k) {
           EXPECT_TRUE(near(grad[k], exact.floats[k].grad(), 4 * bound)) << "input " << k;
@@ -118,6 +118,22 @@ TEST(FilmTokenizer, EveryInstructionSetAgreesWithTheComposition) {
         }
       }
     }
+  }
+}
+
+TEST(FilmTokenizer, MetadataWithoutAGradientChangesNoOther) {
+  const auto gradients = [](bool of_metadata) {
+    const auto in = cast(make_inputs(kWidths[0], at::kFloat), at::kFloat);
+    in.floats[film_detail::kMeta].requires_grad_(of_metadata);
+    const auto y = call(in);
+    y.backward(y.detach());
+    EXPECT_EQ(in.floats[film_detail::kMeta].grad().defined(), of_metadata);
+    return in.floats;
+  };
+  const auto with = gradients(true), without = gradients(false);
+  for (size_t i = 0; i < with.size(); ++i) {
+    if (i == film_detail::kMeta) continue;
+    EXPECT_TRUE(identical(without[i].grad(), with[i].grad())) << i;
   }
 }
 

@@ -33,9 +33,9 @@ at::Tensor composed(const Inputs& in);
 // Fused by blocks of observations, nothing kept for the backward. Throws Error(argument) for an id
 // outside its table.
 at::Tensor forward_cpu(const Inputs& in, CpuLevel level = cpu_level());
-// Gradients of all floats, in their order and types.
+// Gradients of all floats, in their order and types; without of_metadata theirs has no rows.
 std::vector<at::Tensor> backward_cpu(const Inputs& in, const at::Tensor& grad_out,
-                                     CpuLevel level = cpu_level());
+                                     bool of_metadata = true, CpuLevel level = cpu_level());
 
 // Throws Error(argument) unless every id lies in its table.
 void check_ids(const Inputs& in);

@@ -3,9 +3,11 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "halcyon/ops/film/backends.h"
 #include "halcyon/ops/film/cpu_kernel.h"
+#include "halcyon/ops/film/folded_table.h"
 
 namespace halcyon::film_detail {
 namespace {
@@ -33,24 +35,27 @@ class Call {
     auto& p = problem_;
     p.meta = meta_.size(1);
     p.hidden = in.floats[kWeight1].size(0);
-    p.cond = in.floats[kWeight1].size(1);
     p.out = in.floats[kWeight2].size(0) / 2;
-    p.cond_p = round_up(p.cond, lanes_);
+    p.meta_p = round_up(p.meta, lanes_);
     p.hidden_p = round_up(p.hidden, lanes_);
     p.out_p = round_up(p.out, lanes_);
     p.tables = static_cast<int>(in.ids.size());
     p.eps = static_cast<T>(in.eps);
-    for (int i = 0; i < p.tables; ++i) {
-      const auto& table = in.floats[kTables + i];
-      table_shapes_.push_back(table.sizes().vec());
-      const T* rows = keep(table.to(type_).contiguous());
-      ids_.push_back(in.ids[i].to(at::kLong).contiguous());
-      p.table[i] = {rows, table.size(1), ids_.back().const_data_ptr<int64_t>()};
-    }
     const auto w1 = in.floats[kWeight1].to(type_);
-    p.w1_t = keep(columns(w1.t(), p.hidden_p));
-    p.w1 = keep(columns(w1, p.cond_p));
-    p.b1 = keep(columns(in.floats[kBias1].to(type_), p.hidden_p));
+    const auto w1_meta = w1.slice(1, 0, p.meta);
+    p.w1_t = keep(columns(w1_meta.t(), p.hidden_p));
+    p.w1 = keep(columns(w1_meta, p.meta_p));
+    int64_t column = p.meta;
+    for (int i = 0; i < p.tables; ++i) {
+      const auto table = in.floats[kTables + i].to(type_);
+      const auto weight = w1.slice(1, column, column + table.size(1));
+      column += table.size(1);
+      const auto& own =
+          tables_.emplace_back(table, weight, in.ids[i].to(at::kLong).contiguous(), rows());
+      const auto bias = i == 0 ? in.floats[kBias1].to(type_) : at::Tensor();
+      p.table[i] = {keep(columns(own.folded(bias), p.hidden_p)),
+                    own.ids().template const_data_ptr<int64_t>()};
+    }
     p.norm_w = keep(columns(in.floats[kNormWeight].to(type_), p.hidden_p));
     p.norm_b = keep(columns(in.floats[kNormBias].to(type_), p.hidden_p));
     p.inside = keep(columns(at::ones({p.hidden}, type_), p.hidden_p));
@@ -72,59 +77,69 @@ class Call {
 
   // Shares of observations sum up apart, and in their order in the end, so that the result does not
   // depend on the number of threads.
-  std::vector<at::Tensor> backward(const at::Tensor& grad) const {
+  std::vector<at::Tensor> backward(const at::Tensor& grad, bool of_metadata) const {
     const auto grad_out = grad.to(storage_).contiguous();
-    const auto grad_obs = at::empty_like(obs_), grad_meta = at::empty_like(meta_);
-    std::vector<int64_t> sizes{problem_.cond * problem_.hidden_p,
-                               problem_.hidden * 2 * problem_.out_p,
-                               problem_.hidden_p,
-                               problem_.hidden_p,
-                               problem_.hidden_p,
-                               2 * problem_.out_p};
-    for (const auto& shape : table_shapes_) sizes.push_back(shape[0] * shape[1]);
+    const auto grad_obs = at::empty_like(obs_);
+    const auto grad_meta = at::empty({of_metadata ? rows() : 0, problem_.meta}, meta_.options());
+    std::vector<int64_t> sizes{problem_.meta * problem_.hidden_p,
+                               problem_.hidden * 2 * problem_.out_p, problem_.hidden_p,
+                               problem_.hidden_p, 2 * problem_.out_p};
+    for (const auto& table : tables_) sizes.push_back(table.rows() * problem_.hidden_p);
     int64_t size = 0;
     for (const auto s : sizes) size += s;
-    constexpr int64_t kSums = int64_t{1} << 24;  // elements that the shares' sums may take
-    const int64_t most = std::clamp<int64_t>(kSums / size, 1, 64);
-    const int64_t shares = std::clamp<int64_t>(rows() / 4096, 1, most);
-    const auto sums = at::zeros({shares, size}, at::dtype(type_));
+    const int64_t shares = shares_of(size);
+    const auto sums = at::empty({shares, size}, at::dtype(type_));
     at::parallel_for(0, shares, 1, [&](int64_t first, int64_t last) {
       const auto scratch = new_scratch();
       for (int64_t i = first; i < last; ++i) {
         T* at = data<T>(sums) + i * size;
-        T* begin[6 + kMostTables] = {};
+        std::fill_n(at, size, T(0));
+        T* begin[5 + kMostTables] = {};
         for (size_t k = 0; k < sizes.size(); at += sizes[k++]) begin[k] = at;
-        const Sums<T> s{begin[0],
-                        begin[1],
-                        begin[2],
-                        begin[3],
-                        begin[4],
-                        begin[5],
-                        {begin[6], begin[7], begin[8]}};
+        const Sums<T> s{begin[0], begin[1], begin[2],
+                        begin[3], begin[4], {begin[5], begin[6], begin[7]}};
         kernel_.backward(problem_, inputs(), data<S>(grad_out), rows() * i / shares,
-                         rows() * (i + 1) / shares, data<S>(grad_obs), data<S>(grad_meta), s,
-                         data<T>(scratch));
+                         rows() * (i + 1) / shares, data<S>(grad_obs),
+                         of_metadata ? data<S>(grad_meta) : nullptr, s, data<T>(scratch));
       }
     });
-    auto total = at::zeros({size}, at::kDouble);
-    for (int64_t i = 0; i < shares; ++i) total += sums[i];
-    const auto parts = total.to(type_).split_with_sizes(sizes);
+    auto total = sums[0].to(at::kDouble);
+    for (int64_t i = 1; i < shares; ++i) total += sums[i];
+    const auto parts = total.split_with_sizes(sizes);
     const auto& p = problem_;
+    std::vector<at::Tensor> weight1{parts[0].view({p.meta, p.hidden_p}).slice(1, 0, p.hidden).t()};
+    std::vector<at::Tensor> tables;
+    at::Tensor bias1;
+    for (size_t i = 0; i < tables_.size(); ++i) {
+      const auto grad_folded = parts[5 + i].view({-1, p.hidden_p}).slice(1, 0, p.hidden);
+      auto [of_weight, of_table, of_bias] = tables_[i].unfolded(grad_folded);
+      if (i == 0) bias1 = of_bias;
+      weight1.push_back(of_weight);
+      tables.push_back(of_table);
+    }
     std::vector<at::Tensor> result{
         grad_obs,
         grad_meta,
-        parts[0].view({p.cond, p.hidden_p}).slice(1, 0, p.hidden).t(),
+        at::cat(weight1, 1),
+        bias1,
         parts[2].slice(0, 0, p.hidden),
         parts[3].slice(0, 0, p.hidden),
-        parts[4].slice(0, 0, p.hidden),
         parts[1].view({p.hidden, 2, p.out_p}).slice(2, 0, p.out).flatten(1).t(),
-        parts[5].view({2, p.out_p}).slice(1, 0, p.out).flatten()};
-    for (size_t i = 0; i < table_shapes_.size(); ++i)
-      result.push_back(parts[6 + i].view(table_shapes_[i]));
+        parts[4].view({2, p.out_p}).slice(1, 0, p.out).flatten()};
+    result.insert(result.end(), tables.begin(), tables.end());
     return result;
   }
 
  private:
+  // A share clears and adds up `size` sums, which must stay small beside its observations' work; a
+  // power of two divides among the threads that there usually are.
+  int64_t shares_of(int64_t size) const {
+    const int64_t least = std::max<int64_t>(4096, size / 8);
+    constexpr int64_t kSums = int64_t{1} << 24;  // elements that the shares' sums may take
+    const int64_t most = std::clamp<int64_t>(kSums / size, 1, 64);
+    const auto wanted = static_cast<uint64_t>(std::clamp<int64_t>(rows() / least, 1, most));
+    return static_cast<int64_t>(std::bit_ceil(wanted));
+  }
   int64_t rows() const { return obs_.size(0); }
   Rows<S> inputs() const {
     return {static_cast<const S*>(obs_.const_data_ptr()),
@@ -149,8 +164,8 @@ class Call {
   at::ScalarType type_, storage_;
   int64_t lanes_;
   at::Tensor obs_, meta_;
-  std::vector<at::Tensor> ids_, kept_;
-  std::vector<std::vector<int64_t>> table_shapes_;
+  std::vector<at::Tensor> kept_;
+  std::vector<FoldedTable> tables_;
   Problem<T> problem_{};
 };
 
@@ -172,8 +187,10 @@ at::Tensor forward_cpu(const Inputs& in, CpuLevel level) {
   return dispatch(in, level, [](const auto& call) { return call.forward(); }).to(result_type(in));
 }
 
-std::vector<at::Tensor> backward_cpu(const Inputs& in, const at::Tensor& grad_out, CpuLevel level) {
-  auto grad = dispatch(in, level, [&](const auto& call) { return call.backward(grad_out); });
+std::vector<at::Tensor> backward_cpu(const Inputs& in, const at::Tensor& grad_out, bool of_metadata,
+                                     CpuLevel level) {
+  auto grad =
+      dispatch(in, level, [&](const auto& call) { return call.backward(grad_out, of_metadata); });
   for (size_t i = 0; i < grad.size(); ++i)
     grad[i] = grad[i].to(in.floats[i].scalar_type()).contiguous();
   return grad;

@@ -11,31 +11,32 @@ namespace halcyon::film_detail {
 
 inline constexpr int kMostTables = 3;
 
+// A table of embeddings behind the first layer: its rows times the table's columns of weight1, the
+// first table's plus bias1 too.
 template <class T>
 struct Table {
-  const T* rows;
-  int64_t width;
+  const T* rows;       // (rows, hidden_p)
   const int64_t* ids;  // (N,)
 };
 
 // Widths with the suffix _p are rounded up to whole vectors; matrices are zero there.
 template <class T>
 struct Problem {
-  int64_t meta, cond, cond_p, hidden, hidden_p, out, out_p;
+  int64_t meta, meta_p, hidden, hidden_p, out, out_p;
   int tables;
   Table<T> table[kMostTables];
-  const T *w1_t, *w1;             // (cond, hidden_p), (hidden, cond_p)
-  const T *b1, *norm_w, *norm_b;  // (hidden_p,)
-  const T* inside;                // (hidden_p,): 1, and 0 in the padding
-  const T *w2_t, *w2;             // (hidden, 2 * out_p), (2 * out_p, hidden_p)
-  const T* b2;                    // (2 * out_p,)
+  const T *w1_t, *w1;        // the metadata's columns: (meta, hidden_p), (hidden, meta_p)
+  const T *norm_w, *norm_b;  // (hidden_p,)
+  const T* inside;           // (hidden_p,): 1, and 0 in the padding
+  const T *w2_t, *w2;        // (hidden, 2 * out_p), (2 * out_p, hidden_p)
+  const T* b2;               // (2 * out_p,)
   T eps;
 };
 
 template <class T>
 struct Sums {
-  T *w1_t, *w2_t, *b1, *norm_w, *norm_b, *b2;  // like the parameters
-  T* table[kMostTables];
+  T *w1_t, *w2_t, *norm_w, *norm_b, *b2;  // like the parameters
+  T* table[kMostTables];                  // (rows, hidden_p), of Table's rows
 };
 
 template <class S>
@@ -48,7 +49,7 @@ struct Kernel {
   int64_t (*scratch_size)(const Problem<T>&);  // in elements of T
   // Observations first .. last; out (N, out).
   void (*forward)(const Problem<T>&, Rows<S> in, int64_t first, int64_t last, S* out, T* scratch);
-  // Adds to sums; grad_obs (N,), grad_meta (N, meta).
+  // Adds to sums; grad_obs (N,), grad_meta (N, meta) or null.
   void (*backward)(const Problem<T>&, Rows<S> in, const S* grad_out, int64_t first, int64_t last,
                    S* grad_obs, S* grad_meta, const Sums<T>& sums, T* scratch);
 };

@@ -20,8 +20,8 @@ at::Tensor forward(at::TensorList floats, at::TensorList ids, double eps) {
 }
 
 std::vector<at::Tensor> backward(const at::Tensor& grad_out, at::TensorList floats,
-                                 at::TensorList ids, double eps) {
-  return film_detail::backward_cpu({floats.vec(), ids.vec(), eps}, grad_out);
+                                 at::TensorList ids, double eps, bool of_metadata) {
+  return film_detail::backward_cpu({floats.vec(), ids.vec(), eps}, grad_out, of_metadata);
 }
 
 at::Tensor forward_meta(at::TensorList floats, at::TensorList ids, double eps) {
@@ -32,9 +32,10 @@ at::Tensor forward_meta(at::TensorList floats, at::TensorList ids, double eps) {
 }
 
 std::vector<at::Tensor> backward_meta(const at::Tensor& /*grad_out*/, at::TensorList floats,
-                                      at::TensorList /*ids*/, double /*eps*/) {
+                                      at::TensorList /*ids*/, double /*eps*/, bool of_metadata) {
   std::vector<at::Tensor> grad;
   for (const auto& t : floats) grad.push_back(at::empty_symint(t.sym_sizes(), t.options()));
+  if (!of_metadata) grad[film_detail::kMeta] = grad[film_detail::kMeta].slice(0, 0, 0);
   return grad;
 }
 
@@ -58,8 +59,11 @@ struct FilmTokenizer : torch::autograd::Function<FilmTokenizer> {
     const auto saved = context->get_saved_variables();
     const auto tables = static_cast<size_t>(context->saved_data["tables"].toInt());
     const at::TensorList all(saved);
-    auto grad = op.call(grad_out[0], all.slice(0, saved.size() - tables),
-                        all.slice(saved.size() - tables), context->saved_data["eps"].toDouble());
+    const bool of_metadata = context->needs_input_grad(film_detail::kMeta);
+    auto grad =
+        op.call(grad_out[0], all.slice(0, saved.size() - tables), all.slice(saved.size() - tables),
+                context->saved_data["eps"].toDouble(), of_metadata);
+    if (!of_metadata) grad[film_detail::kMeta] = at::Tensor();
     grad.resize(saved.size() + 1);  // none for the ids and eps
     return grad;
   }
@@ -80,8 +84,8 @@ TORCH_LIBRARY_FRAGMENT(halcyon, m) {
       torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(film_tokenizer)));
   m.def("_film_tokenizer(Tensor[] floats, Tensor[] ids, float eps) -> Tensor");
   m.def(
-      "_film_tokenizer_backward(Tensor grad_out, Tensor[] floats, Tensor[] ids, float eps) -> "
-      "Tensor[]");
+      "_film_tokenizer_backward(Tensor grad_out, Tensor[] floats, Tensor[] ids, float eps, "
+      "bool of_metadata) -> Tensor[]");
 }
 
 TORCH_LIBRARY_IMPL(halcyon, CPU, m) {
