@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <torch/torch.h>
 
+#include "bench/model/healda_flops.h"
 #include "bench/support/layer.h"
 #include "bench/support/observations.h"
 #include "halcyon/sphere/healpix.h"
@@ -60,20 +61,10 @@ HealDA make_model(const HealDAConfig& c) {
   return model;
 }
 
-// Per block: q, k, v and output projections of two self-attentions, the MLP, the pairs of pixels
-// and of frames, the cross-attention; then the patches in and out, and the tokens of observations.
 double flops(const HealDAConfig& c, int64_t rows) {
-  const auto d = [](int64_t i) { return static_cast<double>(i); };
-  const double pixels = d(healpix::npix(static_cast<int>(c.level_model)));
-  const double frames = d(c.time_length), tokens = frames * pixels, width = d(c.hidden_size);
-  const double attended = d(c.pixel_attn_n_q_heads * c.pixel_attn_head_dim);
-  const double kv = d(c.pixel_attn_n_kv_heads * c.pixel_attn_head_dim);
-  const double self = tokens * width * (32 * width + 4 * pixels + 2 * (frames + 1));
-  const double cross =
-      4 * (tokens * width * attended + d(rows) * (d(c.obs_token_dim) * kv + attended));
-  const double patches = 8 * tokens * width * d(c.in_channels + c.out_channels);
-  const double film = 2 * d(rows) * 64 * (78 + 2 * d(c.obs_token_dim));
-  return d(c.num_layers) * (self + cross) + patches + film;
+  double sum = 0;
+  for (const auto& [part, count] : healda_flops(c, rows)) sum += count;
+  return sum;
 }
 
 Layer whole(int level, int64_t rows) {

@@ -2,6 +2,7 @@
 #include "halcyon/model/block.h"
 
 #include <ATen/Functions.h>
+#include <ATen/record_function.h>
 #include <torch/nn/modules/activation.h>
 #include <torch/nn/modules/dropout.h>
 
@@ -93,7 +94,24 @@ void VideoDiTBlockImpl::add_mlp() {
       ->register_module("layers", layers);
 }
 
+// Profilers see the branches by these names.
+at::Tensor VideoDiTBlockImpl::spatial(const at::Tensor& x, const SpatialAttentionKwargs& kwargs) {
+  RECORD_USER_SCOPE("halcyon::spatial_attention");
+  return attention_->attend(x.flatten(0, 1), kwargs).view(x.sizes());
+}
+
+at::Tensor VideoDiTBlockImpl::cross(const at::Tensor& x, const std::any& kwargs) {
+  RECORD_USER_SCOPE("halcyon::cross_attention");
+  return cross_attention_->attend(x, kwargs);
+}
+
+at::Tensor VideoDiTBlockImpl::temporal(const at::Tensor& x, const RopeTables& tables) {
+  RECORD_USER_SCOPE("halcyon::temporal_attention");
+  return temporal_attention_->forward(x, tables.rope_cos, tables.rope_sin);
+}
+
 at::Tensor VideoDiTBlockImpl::mlp(const at::Tensor& x) {
+  RECORD_USER_SCOPE("halcyon::mlp");
   const double rate = options_.mlp_drop_rate;
   const auto hidden = mlp_in_->activated(x, Activation::gelu_tanh);
   const auto y = mlp_out_->forward(at::dropout(hidden, rate, is_training()));
@@ -101,11 +119,13 @@ at::Tensor VideoDiTBlockImpl::mlp(const at::Tensor& x) {
 }
 
 at::Tensor VideoDiTBlockImpl::normed(const at::Tensor& h, const Modulation& m) const {
+  RECORD_USER_SCOPE("halcyon::norm_modulate");
   return norm_modulate(h, m.shift, m.scale, options_.norm_eps);
 }
 
 at::Tensor VideoDiTBlockImpl::added(const at::Tensor& h, const at::Tensor& branch,
                                     const Modulation& m) const {
+  RECORD_USER_SCOPE("halcyon::gated_residual");
   return gated_residual(h, branch, drop_path(m.gate, options_.drop_path, is_training()));
 }
 
@@ -127,10 +147,18 @@ void VideoDiTBlockImpl::fix_condition(const at::Tensor& c) {
   fixed_ = modulations_of(c);
 }
 
-at::Tensor VideoDiTBlockImpl::forward(const at::Tensor& hidden_states, const at::Tensor& c,
-                                      const SpatialAttentionKwargs& attn_kwargs,
-                                      const std::any& cross_attn_kwargs,
-                                      const RopeTables& temporal_attn_kwargs) {
+std::vector<Modulation> VideoDiTBlockImpl::modulations_for(const at::Tensor& hidden_states,
+                                                           const at::Tensor& c) {
+  if (fixed_.empty()) return modulations_of(c);
+  auto all = fixed_;
+  for (auto& m : all) {
+    for (auto* t : {&m.shift, &m.scale, &m.gate}) *t = t->expand({hidden_states.size(0), -1});
+  }
+  return all;
+}
+
+void VideoDiTBlockImpl::check(const at::Tensor& hidden_states, const at::Tensor& c,
+                              const std::any& cross_attn_kwargs) const {
   nn::check_rank(kName, "hidden_states", hidden_states, 4, "(B, T, X, C)");
   nn::check_width(kName, "hidden_states", hidden_states, options_.hidden_size);
   HALCYON_CHECK(c.defined() && c.sizes() == at::IntArrayRef({hidden_states.size(0),
@@ -140,29 +168,26 @@ at::Tensor VideoDiTBlockImpl::forward(const at::Tensor& hidden_states, const at:
   HALCYON_CHECK(!cross_attention_ || cross_attn_kwargs.has_value(), kName,
                 "expected cross_attn_kwargs for the cross_attention, got none");
   nn::check_input(kName, "hidden_states", hidden_states, modulations_[0]->projection()->weight);
+}
 
-  auto modulations = fixed_.empty() ? modulations_of(c) : fixed_;
-  if (!fixed_.empty()) {
-    for (auto& m : modulations) {
-      for (auto* t : {&m.shift, &m.scale, &m.gate}) *t = t->expand({hidden_states.size(0), -1});
-    }
-  }
-  const auto &spatial = modulations[0], &mlp_modulation = modulations[1];
+at::Tensor VideoDiTBlockImpl::forward(const at::Tensor& hidden_states, const at::Tensor& c,
+                                      const SpatialAttentionKwargs& attn_kwargs,
+                                      const std::any& cross_attn_kwargs,
+                                      const RopeTables& temporal_attn_kwargs) {
+  check(hidden_states, c, cross_attn_kwargs);
+  const auto modulations = modulations_for(hidden_states, c);
   auto next = modulations.begin() + 2;
   auto h = hidden_states;
-  auto branch = attention_->attend(normed(h, spatial).flatten(0, 1), attn_kwargs);
-  h = added(h, branch.view(h.sizes()), spatial);
+  h = added(h, spatial(normed(h, modulations[0]), attn_kwargs), modulations[0]);
   if (cross_attention_) {
     const auto& m = *next++;
-    h = added(h, cross_attention_->attend(normed(h, m), cross_attn_kwargs), m);
+    h = added(h, cross(normed(h, m), cross_attn_kwargs), m);
   }
   if (!temporal_attention_.is_empty()) {
     const auto& m = *next++;
-    branch = temporal_attention_->forward(normed(h, m), temporal_attn_kwargs.rope_cos,
-                                          temporal_attn_kwargs.rope_sin);
-    h = added(h, branch, m);
+    h = added(h, temporal(normed(h, m), temporal_attn_kwargs), m);
   }
-  return added(h, mlp(normed(h, mlp_modulation)), mlp_modulation);
+  return added(h, mlp(normed(h, modulations[1])), modulations[1]);
 }
 
 }  // namespace halcyon

@@ -68,6 +68,14 @@ class VideoDiTBlockImpl : public torch::nn::Module {
                      const std::any& cross_attn_kwargs = {},
                      const RopeTables& temporal_attn_kwargs = {});
 
+  // The same without gradients, and in the place of hidden_states, which must be contiguous: beside
+  // them there is room for pieces of some thousand tokens only. Differs by rounding, as products
+  // have other shapes.
+  void forward_in_place(const at::Tensor& hidden_states, const at::Tensor& c,
+                        const SpatialAttentionKwargs& attn_kwargs = {},
+                        const std::any& cross_attn_kwargs = {},
+                        const RopeTables& temporal_attn_kwargs = {});
+
   // Later calls take this condition embedding (1, condition_embed_dim) for every sample, whatever c
   // says: its modulations are computed here, once. Undefined: theirs again.
   void fix_condition(const at::Tensor& c);
@@ -76,12 +84,20 @@ class VideoDiTBlockImpl : public torch::nn::Module {
   const std::vector<AdaLNModulation>& modulations() const { return modulations_; }
 
  private:
+  void check(const at::Tensor& hidden_states, const at::Tensor& c,
+             const std::any& cross_attn_kwargs) const;
+  // The branches, each of its normalised input; rows are tokens (..., C).
+  at::Tensor spatial(const at::Tensor& x, const SpatialAttentionKwargs& kwargs);
+  at::Tensor cross(const at::Tensor& x, const std::any& kwargs);
+  at::Tensor temporal(const at::Tensor& x, const RopeTables& tables);
+  at::Tensor mlp(const at::Tensor& x);
   at::Tensor normed(const at::Tensor& h, const Modulation& m) const;
   at::Tensor added(const at::Tensor& h, const at::Tensor& branch, const Modulation& m) const;
   void add_modulation(const std::string& key, int64_t n_blocks);
   void add_mlp();
-  at::Tensor mlp(const at::Tensor& x);
   std::vector<Modulation> modulations_of(const at::Tensor& c);
+  // The fixed ones where there are any, for this batch.
+  std::vector<Modulation> modulations_for(const at::Tensor& hidden_states, const at::Tensor& c);
 
   VideoDiTBlockOptions options_;
   // of the spatial attention and the MLP, the cross-attention, the temporal attention

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/model/healda.h"
 
+#include <ATen/record_function.h>
+
 #include "halcyon/base/error.h"
 #include "halcyon/nn/checks.h"
 #include "halcyon/sphere/healpix.h"
@@ -156,8 +158,12 @@ at::Tensor HealDAImpl::forward(const at::Tensor& x, const at::Tensor& t,
                                const std::optional<at::Tensor>& class_labels) {
   check(x, t, second_of_day, day_of_year, obs_ctx, class_labels);
   // tokens once, for all blocks
-  const auto tokens = obs_tokenizer_->forward(obs_ctx.obs, obs_ctx.float_metadata, obs_ctx.obs_type,
-                                              obs_ctx.channel, obs_ctx.platform);
+  at::Tensor tokens;
+  {
+    RECORD_USER_SCOPE("halcyon::obs_tokenizer");
+    tokens = obs_tokenizer_->forward(obs_ctx.obs, obs_ctx.float_metadata, obs_ctx.obs_type,
+                                     obs_ctx.channel, obs_ctx.platform);
+  }
   return dit_->forward(x, t, class_labels, {},
                        PixelCrossAttentionKwargs{tokens, obs_ctx.cu_seqlens_k, obs_ctx.max_seqlen_k,
                                                  obs_ctx.group_map},

@@ -22,15 +22,16 @@ class HealDAImpl : public torch::nn::Module {
   // (zeros for regression); second_of_day, day_of_year (B, T); obs_ctx packed by flat index
   // ((b * T) + t) * X + pixel at level_model; class_labels (B, condition_dim) exactly when
   // condition_dim > 0. Returns (B, out_channels, T, X_in). With a region, X_in are the fine pixels
-  // and X the coarse pixels of the region, ascending.
+  // and X the coarse pixels of the region, ascending. Without gradients in evaluation mode the
+  // blocks work in place and piece by piece: beside weights and inputs there is one activation.
   at::Tensor forward(const at::Tensor& x, const at::Tensor& t, const at::Tensor& second_of_day,
                      const at::Tensor& day_of_year, const ObsContext& obs_ctx,
                      const std::optional<at::Tensor>& class_labels = std::nullopt);
 
   // For analyses at t = 0: computes once what depends on t alone, and turns to evaluation. Weights
-  // and checkpoints stay as they are; train() undoes it; call it
-  // when the weights, their type and their device are final. Results change by no more than
-  // rounding. Throws Error(unsupported) with class labels (condition_dim > 0).
+  // and checkpoints stay as they are; train() undoes it; call it when the weights, their type and
+  // their device are final. Results change by no more than rounding. Throws Error(unsupported)
+  // with class labels (condition_dim > 0).
   void prepare_inference();
 
   const HealDAConfig& config() const { return config_; }

@@ -2,6 +2,7 @@
 #include "halcyon/model/video_dit.h"
 
 #include <ATen/Functions.h>
+#include <ATen/record_function.h>
 #include <torch/nn/modules/container/modulelist.h>
 #include <torch/nn/modules/linear.h>
 
@@ -188,13 +189,26 @@ at::Tensor VideoDiTImpl::forward(const at::Tensor& x, const at::Tensor& t,
       !condition || condition->sizes() == at::IntArrayRef({x.size(0), options_.condition_dim}),
       kName, "expected condition ({}, {}), got {}", x.size(0), options_.condition_dim,
       describe(*condition));
-  auto h = tokenizer_->tokenize(x, tokenizer_kwargs);
+  at::Tensor h;
+  {
+    RECORD_USER_SCOPE("halcyon::tokenizer");
+    h = tokenizer_->tokenize(x, tokenizer_kwargs);
+  }
   nn::check_rank(kName, "the tokenizer's output", h, 4, "(B, T, X, C)");
   auto c = embedded(t, condition);
   if (c.numel() == 0)
     c = c.to(h.scalar_type());  // the zero embedder has no weights to tell a dtype
   const auto tables = tables_for(h, temporal_attn_kwargs);
-  for (auto& block : blocks_) h = block->forward(h, c, attn_kwargs, cross_attn_kwargs, tables);
+  if (at::GradMode::is_enabled() || is_training()) {
+    for (auto& block : blocks_) h = block->forward(h, c, attn_kwargs, cross_attn_kwargs, tables);
+  } else {
+    // a tokenizer of the caller's may keep what it returned
+    if (h.use_count() > 1 || h.storage().use_count() > 1 || !h.is_contiguous())
+      h = h.clone(at::MemoryFormat::Contiguous);
+    for (auto& block : blocks_)
+      block->forward_in_place(h, c, attn_kwargs, cross_attn_kwargs, tables);
+  }
+  RECORD_USER_SCOPE("halcyon::detokenizer");
   return detokenizer_->detokenize(h, c);
 }
 

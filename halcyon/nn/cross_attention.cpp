@@ -16,7 +16,20 @@ constexpr const char* kName = "PixelCrossAttention";
 // the kernels work on tiles of so many query heads
 constexpr int64_t kMinQueriesPerKey = 16;
 
+const PixelCrossAttentionKwargs& own(const std::any& kwargs) {
+  const auto* given = std::any_cast<PixelCrossAttentionKwargs>(&kwargs);
+  HALCYON_CHECK(given, kName,
+                "expected cross_attn_kwargs tokens, cu_seqlens_k and max_seqlen_k, got {}",
+                kwargs.has_value() ? "others" : "none");
+  return *given;
+}
+
 }  // namespace
+
+std::any CrossAttentionModuleBase::kwargs_of_pixels(const std::any& /*kwargs*/, int64_t /*first*/,
+                                                    int64_t /*count*/) const {
+  return {};
+}
 
 PixelCrossAttentionImpl::PixelCrossAttentionImpl(PixelCrossAttentionOptions options)
     : CrossAttentionModuleBase(kName), options_(options) {
@@ -70,12 +83,26 @@ at::Tensor PixelCrossAttentionImpl::forward(const at::Tensor& hidden_states,
 
 at::Tensor PixelCrossAttentionImpl::attend(const at::Tensor& hidden_states,
                                            const std::any& kwargs) {
-  const auto* given = std::any_cast<PixelCrossAttentionKwargs>(&kwargs);
-  HALCYON_CHECK(given, kName,
-                "expected cross_attn_kwargs tokens, cu_seqlens_k and max_seqlen_k, got {}",
-                kwargs.has_value() ? "others" : "none");
-  return forward(hidden_states, given->tokens, given->cu_seqlens_k, given->max_seqlen_k,
-                 given->group_map);
+  const auto& given = own(kwargs);
+  return forward(hidden_states, given.tokens, given.cu_seqlens_k, given.max_seqlen_k,
+                 given.group_map);
+}
+
+std::any PixelCrossAttentionImpl::kwargs_of_pixels(const std::any& kwargs, int64_t first,
+                                                   int64_t count) const {
+  const auto& given = own(kwargs);
+  HALCYON_CHECK(given.cu_seqlens_k.defined() && given.cu_seqlens_k.dim() == 1 &&
+                    first + count < given.cu_seqlens_k.size(0),
+                kName, "expected cu_seqlens_k of more than {} elements, got {}", first + count,
+                describe(given.cu_seqlens_k));
+  const auto offsets = given.cu_seqlens_k.narrow(0, first, count + 1);
+  const auto begin = offsets[0].item<int64_t>(), end = offsets[count].item<int64_t>();
+  HALCYON_CHECK(0 <= begin && begin <= end && end <= given.tokens.size(0), kName,
+                "expected cu_seqlens_k that ascends up to the {} tokens, got {} and {}",
+                given.tokens.size(0), begin, end);
+  // the group map is of all pixels, and a hint only
+  return PixelCrossAttentionKwargs{given.tokens.narrow(0, begin, end - begin), offsets - begin,
+                                   given.max_seqlen_k};
 }
 
 CrossAttentionFactory pixel_cross_attention(const PixelCrossAttentionOptions& options) {

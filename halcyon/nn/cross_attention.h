@@ -18,6 +18,9 @@ class CrossAttentionModuleBase : public torch::nn::Module {
   using torch::nn::Module::Module;
   // hidden_states (B, T, X, C) -> the same shape.
   virtual at::Tensor attend(const at::Tensor& hidden_states, const std::any& kwargs) = 0;
+  // The kwargs of pixels first .. first + count of B * T * X alone, so that they can be attended to
+  // as (1, 1, count, C); without a value where this cannot be done.
+  virtual std::any kwargs_of_pixels(const std::any& kwargs, int64_t first, int64_t count) const;
 };
 
 // Called once per block, so that every block owns its weights.
@@ -50,6 +53,7 @@ class PixelCrossAttentionImpl : public CrossAttentionModuleBase {
                      const at::Tensor& cu_seqlens_k, int64_t max_seqlen_k,
                      const std::optional<PixelGroupMap>& group_map = std::nullopt);
   at::Tensor attend(const at::Tensor& hidden_states, const std::any& kwargs) override;
+  std::any kwargs_of_pixels(const std::any& kwargs, int64_t first, int64_t count) const override;
 
  private:
   PixelCrossAttentionOptions options_;

@@ -3,10 +3,12 @@
 
 #include <ATen/ExpandUtils.h>
 #include <ATen/Functions.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <fmt/ranges.h>
 
 #include "halcyon/base/error.h"
 #include "halcyon/nn/checks.h"
+#include "halcyon/ops/cpu_bf16.h"
 #include "halcyon/ops/rms_norm.h"
 
 namespace halcyon {
@@ -83,6 +85,11 @@ void SelfAttentionImpl::check_call(const at::Tensor& x, const at::Tensor& attn_m
 
 at::Tensor SelfAttentionImpl::mix(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                   const at::Tensor& attn_mask) const {
+  if (is_bf16_for_float({q, k, v})) {
+    const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+    const auto wide = [](const at::Tensor& t) { return t.to(at::kFloat); };
+    return mix(wide(q), wide(k), wide(v), attn_mask).to(at::kBFloat16);
+  }
   std::optional<at::Tensor> mask;
   if (attn_mask.defined())
     mask = attn_mask.is_floating_point() ? attn_mask.to(q.scalar_type()) : attn_mask;

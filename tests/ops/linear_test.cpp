@@ -6,12 +6,17 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <cstdlib>
+
 #include "halcyon/ops/linear/routes.h"
 #include "halcyon/ops/tuning/autotuner.h"
 #include "tests/support/compare.h"
 
 namespace halcyon {
 namespace {
+
+// also on processors whose own products of bfloat16 are fast
+[[maybe_unused]] const int forced = setenv("HALCYON_FAST_BF16", "0", 1);
 
 using linear_detail::Library;
 using test::near;
@@ -116,8 +121,9 @@ TEST(Linear, OtherTypesAndAutocastAreTorchs) {
   const auto check = [](const at::Tensor& x, const at::Tensor& w, const at::Tensor& b) {
     EXPECT_TRUE(test::identical(linear_layer(x, w, b), at::linear(x, w, b)));
   };
-  for (const auto type : {at::kDouble, at::kBFloat16, at::kHalf})
+  for (const auto type : {at::kDouble, at::kHalf})
     check(leaves[0].to(type), leaves[1].to(type), leaves[2].to(type));
+  check(at::randn({3, 4}).to(at::kBFloat16), at::randn({5, 4}).to(at::kBFloat16), at::Tensor());
   check(at::randn({3, 4}), at::randn({5, 4}), at::randn({5}));
   check(at::randn({0, 4}), at::randn({5, 4}), at::Tensor());
   at::autocast::set_autocast_enabled(at::kCPU, true);
@@ -125,6 +131,45 @@ TEST(Linear, OtherTypesAndAutocastAreTorchs) {
   at::autocast::set_autocast_enabled(at::kCPU, false);
   at::autocast::clear_cache();
   EXPECT_THROW(linear_layer(at::randn({300, 127}), leaves[1], leaves[2]), c10::Error);
+}
+
+// Results and gradients have the types that torch gives them, and no more error than rounding.
+TEST(Linear, Bfloat16InFloat) {
+  const auto floats = large_leaves();
+  const auto g = at::randn({2, 150, 160});
+  for (const bool autocast : {false, true}) {
+    std::vector<at::Tensor> leaves, wide;
+    for (const auto& t : floats) {
+      leaves.push_back(t.detach().to(autocast ? at::kFloat : at::kBFloat16).requires_grad_());
+      wide.push_back(leaves.back().detach().to(at::kDouble).requires_grad_());
+    }
+    for (const bool bias : {true, false}) {
+      at::autocast::set_autocast_enabled(at::kCPU, autocast);
+      const auto y = linear_layer(leaves[0], leaves[1], bias ? leaves[2] : at::Tensor());
+      at::Tensor activated;
+      {
+        const at::NoGradGuard inference;
+        activated = linear_layer(leaves[0], leaves[1], leaves[2], Activation::gelu_tanh);
+      }
+      at::autocast::set_autocast_enabled(at::kCPU, false);
+      at::autocast::clear_cache();
+      EXPECT_EQ(y.scalar_type(), at::kBFloat16);
+      EXPECT_EQ(activated.scalar_type(), at::kBFloat16);
+      const auto expected = at::linear(wide[0], wide[1], bias ? wide[2] : at::Tensor());
+      constexpr double kRounding = 1.0 / 256;
+      EXPECT_TRUE(near(y, expected, kRounding));
+      EXPECT_TRUE(
+          near(activated, at::gelu(at::linear(wide[0], wide[1], wide[2]), "tanh"), kRounding));
+      const std::vector<at::Tensor> of(leaves.begin(), leaves.end() - (bias ? 0 : 1)),
+          of_wide(wide.begin(), wide.end() - (bias ? 0 : 1));
+      const auto ours = gradients(y, of, g);
+      const auto theirs = gradients(expected, of_wide, g.to(at::kBFloat16));
+      for (size_t i = 0; i < ours.size(); ++i) {
+        EXPECT_EQ(ours[i].scalar_type(), leaves[i].scalar_type());
+        EXPECT_TRUE(near(ours[i], theirs[i], kRounding)) << i;
+      }
+    }
+  }
 }
 
 TEST(Linear, TheAutotunerChangesNothingButTheRoute) {

@@ -2,9 +2,12 @@
 #include "halcyon/ops/linear/linear.h"
 
 #include <ATen/ATen.h>
-#include <ATen/autocast_mode.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
+
+#include "halcyon/ops/cpu_bf16.h"
 #include "halcyon/ops/dispatch.h"
 #include "halcyon/ops/linear/routes.h"
 
@@ -17,36 +20,70 @@ using torch::autograd::variable_list;
 // Multiplications below which choosing costs more than it brings.
 constexpr int64_t kLeast = int64_t{1} << 22;
 
-bool is_routed(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+// The result's type where the product is routed.
+std::optional<at::ScalarType> routed_type(const at::Tensor& x, const at::Tensor& weight,
+                                          const at::Tensor& bias) {
+  if (!x.defined() || !weight.defined()) return {};
+  std::vector<at::Tensor> given{x, weight};
+  if (bias.defined()) given.push_back(bias);
   const auto ours = [](const at::Tensor& t) {
-    return t.device().is_cpu() && t.scalar_type() == at::kFloat && t.layout() == at::kStrided &&
-           !has_tangent(t);
+    return t.device().is_cpu() && t.layout() == at::kStrided && !has_tangent(t);
   };
-  return x.defined() && weight.defined() && ours(x) && ours(weight) &&
-         (!bias.defined() || ours(bias)) && weight.dim() == 2 && x.dim() >= 2 &&
-         x.size(-1) == weight.size(1) && (!bias.defined() || bias.numel() == weight.size(0)) &&
-         x.numel() * weight.size(0) >= kLeast && !at::autocast::is_autocast_enabled(at::kCPU);
+  const bool fits = std::all_of(given.begin(), given.end(), ours) && weight.dim() == 2 &&
+                    x.dim() >= 2 && x.size(-1) == weight.size(1) &&
+                    (!bias.defined() || bias.numel() == weight.size(0)) &&
+                    x.numel() * weight.size(0) >= kLeast;
+  if (!fits) return {};
+  if (is_bf16_for_float(given)) return at::kBFloat16;
+  const bool floats = std::all_of(given.begin(), given.end(),
+                                  [](const auto& t) { return t.scalar_type() == at::kFloat; });
+  return floats && cpu_result_type(given) == at::kFloat ? std::optional(at::kFloat) : std::nullopt;
+}
+
+// Products in float, also under autocast.
+struct InFloat {
+  at::AutoDispatchBelowADInplaceOrView below;
+  c10::impl::ExcludeDispatchKeyGuard no_autocast{c10::autocast_dispatch_keyset};
+};
+
+at::Tensor as_float(const at::Tensor& t) {
+  return t.defined() ? t.to(at::kFloat) : t;
+}
+
+at::Tensor forward_in_float(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                            Activation activation, at::ScalarType type) {
+  const InFloat guard;
+  return linear_detail::forward(as_float(x), as_float(weight), as_float(bias), activation).to(type);
 }
 
 struct Linear : torch::autograd::Function<Linear> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
-                            const std::optional<at::Tensor>& bias) {
-    at::AutoDispatchBelowADInplaceOrView below;
+                            const std::optional<at::Tensor>& bias, at::ScalarType type) {
     context->save_for_backward({x, weight});
-    context->saved_data["bias"] = bias.has_value();
-    return linear_detail::forward(x, weight, bias.value_or(at::Tensor()), Activation::none);
+    if (bias) context->saved_data["bias"] = static_cast<int64_t>(bias->scalar_type());
+    return forward_in_float(x, weight, bias.value_or(at::Tensor()), Activation::none, type);
   }
 
   static variable_list backward(AutogradContext* context, variable_list grad) {
     const auto saved = context->get_saved_variables();
-    const auto &x = saved[0], &weight = saved[1], &g = grad[0];
-    variable_list result(3);
+    const auto &x = saved[0], &weight = saved[1];
+    variable_list result(4);
     const bool again = at::GradMode::is_enabled();  // somebody differentiates the gradient
-    if (context->needs_input_grad(0))
-      result[0] = again ? at::mm(g, weight) : linear_detail::input_gradient(g, weight);
-    if (context->needs_input_grad(1))
-      result[1] = again ? at::mm(g.t(), x) : linear_detail::weight_gradient(g, x);
-    if (context->saved_data["bias"].toBool() && context->needs_input_grad(2)) result[2] = g.sum(0);
+    std::optional<InFloat> guard;
+    if (!again) guard.emplace();
+    const auto g = as_float(grad[0]);
+    if (context->needs_input_grad(0)) {
+      const auto w = as_float(weight);
+      result[0] = (again ? at::mm(g, w) : linear_detail::input_gradient(g, w)).to(x.scalar_type());
+    }
+    if (context->needs_input_grad(1)) {
+      const auto in = as_float(x);
+      result[1] = (again ? at::mm(g.t(), in) : linear_detail::weight_gradient(g, in))
+                      .to(weight.scalar_type());
+    }
+    const auto bias = context->saved_data.find("bias");
+    if (bias != context->saved_data.end() && context->needs_input_grad(2))
+      result[2] = g.sum(0).to(static_cast<at::ScalarType>(bias->second.toInt()));
     return result;
   }
 };
@@ -56,7 +93,8 @@ struct Linear : torch::autograd::Function<Linear> {
 at::Tensor linear_layer(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                         Activation activation) {
   const bool gelu = activation == Activation::gelu_tanh;
-  if (!is_routed(x, weight, bias)) {
+  const auto type = routed_type(x, weight, bias);
+  if (!type) {
     const auto y = at::linear(x, weight, bias);
     return gelu ? at::gelu(y, "tanh") : y;
   }
@@ -64,13 +102,12 @@ at::Tensor linear_layer(const at::Tensor& x, const at::Tensor& weight, const at:
   shape.back() = weight.size(0);
   const auto rows = x.reshape({-1, x.size(-1)});
   const auto wanted = [](const at::Tensor& t) { return t.defined() && t.requires_grad(); };
-  if (!at::GradMode::is_enabled() || !(wanted(x) || wanted(weight) || wanted(bias))) {
-    const at::AutoDispatchBelowADInplaceOrView below;
-    return linear_detail::forward(rows, weight, bias, activation).view(shape);
-  }
+  if (!at::GradMode::is_enabled() || !(wanted(x) || wanted(weight) || wanted(bias)))
+    return forward_in_float(rows, weight, bias, activation, *type).view(shape);
   // autograd takes a missing tensor only as an empty optional
   const auto y =
-      Linear::apply(rows, weight, bias.defined() ? std::optional(bias) : std::nullopt).view(shape);
+      Linear::apply(rows, weight, bias.defined() ? std::optional(bias) : std::nullopt, *type)
+          .view(shape);
   return gelu ? at::gelu(y, "tanh") : y;
 }
 

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/record_function.h>
+
+#include <map>
+#include <string>
+
+namespace halcyon::bench {
+
+// While it lives, adds up the time that this process spends in the scopes that the model marks for
+// profilers (RECORD_USER_SCOPE), in seconds by name. One at a time.
+class PartTimes {
+ public:
+  PartTimes();
+  ~PartTimes();
+  PartTimes(const PartTimes&) = delete;
+  PartTimes& operator=(const PartTimes&) = delete;
+
+  static const std::map<std::string, double>& seconds();
+
+ private:
+  at::CallbackHandle handle_;
+};
+
+}  // namespace halcyon::bench

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// A block without gradients, piece by piece: no branch is ever whole beside the hidden states.
+#include <ATen/Functions.h>
+
+#include <algorithm>
+
+#include "halcyon/base/error.h"
+#include "halcyon/model/block.h"
+#include "halcyon/nn/checks.h"
+
+namespace halcyon {
+namespace {
+
+constexpr const char* kName = "VideoDiTBlock.forward_in_place";
+
+// Tokens of a piece: enough that products run at their full speed.
+constexpr int64_t kTokens = 4096;
+
+// f(first, count) of the items [0, all), so many at a time that they have about kTokens tokens.
+template <class F>
+void each_piece_of(int64_t all, int64_t tokens_of_item, const F& f) {
+  const int64_t step = std::max<int64_t>(1, kTokens / std::max<int64_t>(tokens_of_item, 1));
+  for (int64_t first = 0; first < all; first += step) f(first, std::min(step, all - first));
+}
+
+Modulation of_sample(const Modulation& m, int64_t b) {
+  return {m.shift.narrow(0, b, 1), m.scale.narrow(0, b, 1), m.gate.narrow(0, b, 1)};
+}
+
+// The mask of frames first .. first + count of all samples' frames, where they have masks of their
+// own.
+SpatialAttentionKwargs of_frames(const SpatialAttentionKwargs& kwargs, int64_t first,
+                                 int64_t count) {
+  const auto& mask = kwargs.attn_mask;
+  if (!mask || !mask->defined() || mask->dim() < 4 || mask->size(0) == 1) return kwargs;
+  return {mask->narrow(0, first, count)};
+}
+
+}  // namespace
+
+void VideoDiTBlockImpl::forward_in_place(const at::Tensor& hidden_states, const at::Tensor& c,
+                                         const SpatialAttentionKwargs& attn_kwargs,
+                                         const std::any& cross_attn_kwargs,
+                                         const RopeTables& temporal_attn_kwargs) {
+  check(hidden_states, c, cross_attn_kwargs);
+  HALCYON_CHECK(hidden_states.is_contiguous(), kName, "expected contiguous hidden_states, got {}",
+                describe(hidden_states));
+  HALCYON_CHECK(!is_training(), kName, "expected a block in eval mode, got one in training");
+  const at::NoGradGuard no_grad;
+  const auto modulations = modulations_for(hidden_states, c);
+  const int64_t samples = hidden_states.size(0), frames = hidden_states.size(1),
+                pixels = hidden_states.size(2);
+  const auto all_tokens = hidden_states.flatten(1, 2).unsqueeze(1);  // (B, 1, T * X, C)
+  // part: some tokens; branch(of the normalised part) is added to it.
+  const auto advance = [&](const at::Tensor& part, const Modulation& m, const auto& branch) {
+    part.copy_(added(part, branch(normed(part, m)), m));
+  };
+  auto next = modulations.begin() + 2;
+
+  for (int64_t b = 0; b < samples; ++b) {
+    const auto m = of_sample(modulations[0], b);
+    each_piece_of(frames, pixels, [&](int64_t first, int64_t count) {
+      const auto kwargs = of_frames(attn_kwargs, b * frames + first, count);
+      advance(hidden_states.narrow(0, b, 1).narrow(1, first, count), m,
+              [&](const auto& x) { return spatial(x, kwargs); });
+    });
+  }
+  if (cross_attention_) {
+    const auto& modulation = *next++;
+    const auto kwargs_of = [&](int64_t first, int64_t count) {
+      return cross_attention_->kwargs_of_pixels(cross_attn_kwargs, first, count);
+    };
+    if (!kwargs_of(0, 0).has_value()) {
+      advance(hidden_states, modulation,
+              [&](const auto& x) { return cross(x, cross_attn_kwargs); });
+    } else {
+      for (int64_t b = 0; b < samples; ++b) {
+        const auto m = of_sample(modulation, b);
+        each_piece_of(frames * pixels, 1, [&](int64_t first, int64_t count) {
+          const auto kwargs = kwargs_of(b * frames * pixels + first, count);
+          advance(all_tokens.narrow(0, b, 1).narrow(2, first, count), m,
+                  [&](const auto& x) { return cross(x, kwargs); });
+        });
+      }
+    }
+  }
+  if (!temporal_attention_.is_empty()) {
+    const auto& modulation = *next++;
+    for (int64_t b = 0; b < samples; ++b) {
+      const auto m = of_sample(modulation, b);
+      each_piece_of(pixels, frames, [&](int64_t first, int64_t count) {
+        advance(hidden_states.narrow(0, b, 1).narrow(2, first, count), m,
+                [&](const auto& x) { return temporal(x, temporal_attn_kwargs); });
+      });
+    }
+  }
+  for (int64_t b = 0; b < samples; ++b) {
+    const auto m = of_sample(modulations[1], b);
+    each_piece_of(frames * pixels, 1, [&](int64_t first, int64_t count) {
+      advance(all_tokens.narrow(0, b, 1).narrow(2, first, count), m,
+              [&](const auto& x) { return mlp(x); });
+    });
+  }
+}
+
+}  // namespace halcyon
