@@ -27,6 +27,7 @@ void analyze(const Arguments& arguments, const std::string& command_line) {
     std::cout << "The configuration is valid.\n";
     return;
   }
+  config.tuning.apply();
   const auto analysis = assimilation::analyse(config);
   auto products = assimilation::write_products(config, analysis, command_line);
   if (plots.optional<bool>("enabled", true)) {

@@ -16,5 +16,6 @@ void add_info(CLI::App& app);
 void add_obs(CLI::App& app);  // obs inspect|convert
 void add_plot(CLI::App& app);
 void add_train(CLI::App& app);
+void add_tune(CLI::App& app);
 
 }  // namespace halcyon::cli

@@ -16,6 +16,7 @@
 #include "halcyon/base/log.h"
 #include "halcyon/base/time.h"
 #include "halcyon/model/checkpoint.h"
+#include "halcyon/ops/tuning/config.h"
 #include "halcyon/state/area.h"
 #include "halcyon/state/read_fields.h"
 #include "halcyon/verify/evaluation.h"
@@ -49,6 +50,7 @@ struct Evaluation {
   state::Interval real_period;
   Box focus, sites;
   verify::EvaluationOptions options;
+  tuning::Config tuning;
   std::optional<std::filesystem::path> output;
 };
 
@@ -67,6 +69,7 @@ Evaluation read(const config::Node& run) {
   e.options.random_sites = random.optional<int64_t>("count", 150, config::at_least(1));
   e.options.noise_sd = run.optional<double>("noise_sd", 1.0, config::positive());
   e.options.seed = static_cast<uint64_t>(run.optional<int64_t>("seed", 0, config::at_least(0)));
+  e.tuning = tuning::Config::from(run);
   e.output = run.maybe<std::filesystem::path>("output");
   run.finish();
   e.system = std::make_shared<assimilation::RegionalSystem>(
@@ -125,6 +128,7 @@ void evaluate(const Arguments& arguments) {
     return;
   }
   if (e.output) prepare_folder_of(*e.output);
+  e.tuning.apply();
   const auto table = scores(e);
   if (e.output) table.save(*e.output);
 }

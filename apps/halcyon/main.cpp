@@ -72,6 +72,7 @@ int run(int argc, char** argv) {
   halcyon::cli::add_obs(app);
   halcyon::cli::add_plot(app);
   halcyon::cli::add_checkpoint(app);
+  halcyon::cli::add_tune(app);
   halcyon::cli::add_info(app);
   // CLI11 would only say that a subcommand is missing
   if (argc > 1 && argv[1][0] != '-' && argv[1][0] != '\0') {

@@ -13,6 +13,7 @@
 #include "halcyon/base/files.h"
 #include "halcyon/base/log.h"
 #include "halcyon/model/checkpoint.h"
+#include "halcyon/ops/tuning/config.h"
 #include "halcyon/plots/graphs.h"
 #include "halcyon/training/trainer.h"
 
@@ -50,6 +51,7 @@ void train(const Arguments& arguments) {
   const auto file = config::load(run.input_file("system"));
   const auto weights = run.required<std::filesystem::path>("weights");
   const auto config = training::TrainConfig::from(run.section("training"));
+  const auto tuning = tuning::Config::from(run);
   const auto system = assimilation::RegionalSystem::from_config(file);
   file.finish();
   torch::manual_seed(config.seed);
@@ -61,6 +63,7 @@ void train(const Arguments& arguments) {
     return;
   }
   prepare_folder_of(weights);
+  tuning.apply();
   int64_t parameters = 0;
   for (const auto& parameter : model->parameters()) parameters += parameter.numel();
   log::info("{}: {} parameters, {} tokens, {} pixels", system.name, parameters,

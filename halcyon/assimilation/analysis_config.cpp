@@ -49,6 +49,7 @@ AnalysisConfig AnalysisConfig::from(const config::Node& run) {
     c.bias_period = state::Interval{bias->time("start"), bias->time("end")};
     bias->check(c.bias_period->start < c.bias_period->end, "end", "expected a time after start");
   }
+  c.tuning = tuning::Config::from(run);
   c.output = run.required<std::filesystem::path>("output");
   const auto plots = run.section_or_defaults("plots");
   c.series_station = plots.maybe<std::string>("series_station");

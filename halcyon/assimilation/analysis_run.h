@@ -11,6 +11,7 @@
 #include "halcyon/assimilation/regional_system.h"
 #include "halcyon/obs/quality_control.h"
 #include "halcyon/obs/table.h"
+#include "halcyon/ops/tuning/config.h"
 #include "halcyon/state/fields.h"
 
 namespace halcyon::assimilation {
@@ -31,6 +32,7 @@ struct AnalysisConfig {
   std::vector<std::string> withheld;  // stations kept out, to verify against
   std::optional<std::string> series_station;  // whose time series is drawn
   TimeRange times;
+  tuning::Config tuning;            // for the program to apply
   std::filesystem::path output;     // folder
   nlohmann::ordered_json resolved;  // for the record
 

@@ -13,6 +13,7 @@
 #include "halcyon/base/error.h"
 #include "halcyon/base/files.h"
 #include "halcyon/base/versions.h"
+#include "halcyon/ops/tuning/config.h"
 #include "halcyon/ops/tuning/tuning_cache.h"
 #include "tests/support/paths.h"
 
@@ -28,10 +29,12 @@ class Autotuner : public testing::Test {
  protected:
   void SetUp() override {
     unsetenv("HALCYON_TUNING_CACHE");
+    tuning::use_cache_file({});
     tuning::forget_choices();
   }
   void TearDown() override {
     at::globalContext().setDeterministicAlgorithms(false, false);
+    tuning::use_cache_file({});
     disable_autotuner();
     unsetenv("HALCYON_TUNING_CACHE");
   }
@@ -45,6 +48,22 @@ class Autotuner : public testing::Test {
     });
   }
 };
+
+// Runs first: afterwards the environment has no say in this process.
+TEST_F(Autotuner, AFileInTheEnvironmentTurnsItOn) {
+  EXPECT_FALSE(is_autotuner_enabled());
+  for (const char* blank : {"", "  ", "\t"}) {
+    setenv("HALCYON_TUNING_CACHE", blank, 1);
+    EXPECT_FALSE(is_autotuner_enabled()) << '"' << blank << '"';
+  }
+  setenv("HALCYON_TUNING_CACHE", "/no/file", 1);
+  EXPECT_TRUE(is_autotuner_enabled_for_forward() && is_autotuner_enabled_for_backward());
+  at::globalContext().setDeterministicAlgorithms(true, false);
+  EXPECT_FALSE(is_autotuner_enabled());
+  at::globalContext().setDeterministicAlgorithms(false, false);
+  disable_autotuner();
+  EXPECT_FALSE(is_autotuner_enabled());
+}
 
 TEST_F(Autotuner, TakesTheFastestAndMeasuresOnce) {
   int runs = 0;
@@ -97,6 +116,68 @@ TEST_F(Autotuner, ChoicesOutliveTheProcessInTheFile) {
   EXPECT_EQ(runs, 4);
 }
 
+TEST_F(Autotuner, TellsWhatWasChosenAndWhatWasThere) {
+  const test::TemporaryFolder folder;
+  tuning::use_cache_file(folder.path() / "cache.json");
+  choose("b");
+  choose("a");
+  const auto measured = tuning::chosen();
+  ASSERT_EQ(measured.size(), 2);
+  EXPECT_EQ(measured[0].problem + measured[1].problem, "ba");
+  EXPECT_TRUE(measured[0].measured && measured[1].measured);
+  tuning::forget_choices();
+  choose("a");
+  const auto known = tuning::chosen();
+  ASSERT_EQ(known.size(), 1);
+  EXPECT_FALSE(known[0].measured);
+  EXPECT_EQ(known[0].choice.candidate, "fast");
+  ASSERT_EQ(known[0].choice.milliseconds.size(), 2);
+  for (const auto& [candidate, time] : measured[1].choice.milliseconds)
+    EXPECT_NEAR(known[0].choice.milliseconds.at(candidate), time, 1e-4) << candidate;
+  EXPECT_GT(known[0].choice.milliseconds.at("slow"), 2.9);
+}
+
+// As files of earlier versions of the same number have it.
+TEST_F(Autotuner, AChoiceWithoutTimesIsAChoice) {
+  const test::TemporaryFolder folder;
+  const auto file = folder.path() / "cache.json";
+  tuning::use_cache_file(file);
+  choose("a");
+  auto content = json::parse(read_text(file));
+  auto& choice = content.at("choices").at(version()).begin().value().at("test").at("a");
+  for (const json& times : {json(3.5), json(), json::array({1})}) {
+    choice = {{"choice", "fast"}, {"milliseconds", times}};
+    write_text(file, content.dump());
+    const auto stored = tuning::stored_choice("test", "a");
+    ASSERT_TRUE(stored.has_value()) << times;
+    EXPECT_TRUE(stored->candidate == "fast" && stored->milliseconds.empty()) << times;
+  }
+}
+
+TEST_F(Autotuner, TheSectionOfARunOptsInAndOut) {
+  const auto read = [](const std::string& text) {
+    const auto run = config::parse(text, "run.yaml", "/runs");
+    const auto c = tuning::Config::from(run);
+    run.finish();
+    return c;
+  };
+  EXPECT_FALSE(read("{}").enabled);
+  EXPECT_TRUE(read("tuning: {enabled: true}").enabled);
+  EXPECT_EQ(read("tuning: {cache: tuned.json}").cache, "/runs/tuned.json");
+  EXPECT_THROW(read("tuning: {cash: tuned.json}"), Error);
+  EXPECT_THROW(read("tuning: {enabled: often}"), Error);
+  EXPECT_THROW(read("tuning: on"), Error);
+
+  setenv("HALCYON_TUNING_CACHE", "/named/by/environment.json", 1);
+  EXPECT_TRUE(read("{}").enabled);
+  EXPECT_FALSE(read("tuning: {enabled: false}").enabled);
+  read("tuning: {cache: tuned.json}").apply();
+  EXPECT_TRUE(is_autotuner_enabled());
+  EXPECT_EQ(tuning::cache_file(), "/runs/tuned.json");
+  read("tuning: {enabled: false}").apply();
+  EXPECT_FALSE(is_autotuner_enabled());
+}
+
 TEST_F(Autotuner, SomethingElseInTheFileIsReplaced) {
   const test::TemporaryFolder folder;
   const auto file = folder.path() / "cache.json";
@@ -107,7 +188,7 @@ TEST_F(Autotuner, SomethingElseInTheFileIsReplaced) {
     write_text(file, text);
     tuning::forget_choices();
     EXPECT_EQ(choose("a"), 1) << text;
-    EXPECT_EQ(tuning::stored_choice("test", "a"), "fast") << text;
+    EXPECT_EQ(tuning::stored_choice("test", "a").value().candidate, "fast") << text;
   }
 }
 
@@ -129,7 +210,7 @@ TEST_F(Autotuner, ProcessesThatWriteAtOnceLoseNothing) {
     const pid_t child = fork();
     if (child == 0) {
       for (int i = 0; i < kChoices; ++i)
-        tuning::store_choice("test", fmt::format("{} of {}", i, p), "fast", 1e-3);
+        tuning::store_choice("test", fmt::format("{} of {}", i, p), {"fast", {}});
       _exit(0);
     }
     children.push_back(child);
@@ -141,7 +222,7 @@ TEST_F(Autotuner, ProcessesThatWriteAtOnceLoseNothing) {
   }
   for (int p = 0; p < kProcesses; ++p) {
     for (int i = 0; i < kChoices; ++i)
-      EXPECT_EQ(tuning::stored_choice("test", fmt::format("{} of {}", i, p)), "fast");
+      EXPECT_TRUE(tuning::stored_choice("test", fmt::format("{} of {}", i, p))) << p << " " << i;
   }
 }
 

@@ -185,5 +185,22 @@ TEST(Linear, TheAutotunerChangesNothingButTheRoute) {
   for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(near(tuned[i], plain[i], 1e-5)) << i;
 }
 
+// A batch more or some tokens less must not stall a training run.
+TEST(Linear, OtherCountsOfRowsInTheSameBucketAreNotMeasuredAgain) {
+  const auto w = at::randn({160, 128}).requires_grad_(), b = at::randn({160}).requires_grad_();
+  const auto problems = [&](int64_t rows) {
+    const auto x = at::randn({rows, 128}).requires_grad_();
+    gradients(linear_layer(x, w, b), {x, w, b}, at::randn({rows, 160}));
+    return tuning::chosen().size();
+  };
+  tuning::forget_choices();
+  use_autotuner({true, false, 0, 1}, {true, false, 0, 1});
+  EXPECT_EQ(problems(300), 3u);  // forward and two gradients
+  for (const int64_t rows : {301, 257, 512}) EXPECT_EQ(problems(rows), 3u) << rows;
+  EXPECT_EQ(problems(513), 6u);
+  EXPECT_EQ(problems(1024), 6u);
+  disable_autotuner();
+}
+
 }  // namespace
 }  // namespace halcyon

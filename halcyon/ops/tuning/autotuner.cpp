@@ -11,7 +11,6 @@
 #include <mutex>
 
 #include "halcyon/base/error.h"
-#include "halcyon/ops/tuning/tuning_cache.h"
 
 namespace halcyon {
 namespace {
@@ -20,8 +19,17 @@ constexpr AutotunerPass kOff{false};
 
 struct State {
   std::mutex mutex;
-  AutotunerPass forward = kOff, backward = kOff;
-  std::map<std::string, std::string> chosen;  // candidate by operation and problem
+  std::optional<AutotunerPass> forward, backward;  // nothing: as the environment says
+  std::vector<tuning::Chosen> chosen;
+  std::map<std::string, std::size_t> place;  // in chosen, by operation and problem
+
+  void keep(const std::string& key, tuning::Chosen choice) {
+    const auto [found, is_new] = place.emplace(key, chosen.size());
+    if (is_new)
+      chosen.push_back(std::move(choice));
+    else
+      chosen[found->second] = std::move(choice);
+  }
 };
 
 State& state() {
@@ -86,7 +94,8 @@ std::optional<AutotunerPass> active(Pass pass) {
   auto& s = state();
   const std::lock_guard lock(s.mutex);
   const auto& options = pass == Pass::forward ? s.forward : s.backward;
-  return options.enabled ? std::optional(options) : std::nullopt;
+  if (!options) return cache_file() ? std::optional(AutotunerPass{}) : std::nullopt;
+  return options->enabled ? options : std::nullopt;
 }
 
 std::size_t fastest(const Question& question, const AutotunerPass& options,
@@ -101,34 +110,42 @@ std::size_t fastest(const Question& question, const AutotunerPass& options,
   auto& s = state();
   {
     const std::lock_guard lock(s.mutex);
-    const auto found = s.chosen.find(key);
-    if (found != s.chosen.end() && index_of(found->second) != none) return index_of(found->second);
+    const auto found = s.place.find(key);
+    if (found != s.place.end()) {
+      const auto known = index_of(s.chosen[found->second].choice.candidate);
+      if (known != none) return known;
+    }
   }
-  std::size_t best = none;
-  if (const auto stored = stored_choice(question.operation, question.problem))
-    best = index_of(*stored);
-  const bool measured = best == none;
-  double seconds = 0;
+  auto choice = stored_choice(question.operation, question.problem);
+  const bool measured = !choice || index_of(choice->candidate) == none;
   if (measured) {
     // not under the lock: another thread may tune another problem, or this one, with the same
     // result
     const auto least = measure(question.candidates.size(), options, run);
-    best = static_cast<std::size_t>(std::min_element(least.begin(), least.end()) - least.begin());
-    seconds = least[best];
+    const auto best = std::min_element(least.begin(), least.end()) - least.begin();
+    choice = Choice{question.candidates[static_cast<std::size_t>(best)], {}};
+    for (std::size_t i = 0; i < none; ++i)
+      choice->milliseconds[question.candidates[i]] = 1e3 * least[i];
   }
   {
     const std::lock_guard lock(s.mutex);
-    s.chosen[key] = question.candidates[best];
+    s.keep(key, {question.operation, question.problem, *choice, measured});
   }
-  if (measured)
-    store_choice(question.operation, question.problem, question.candidates[best], seconds);
-  return best;
+  if (measured) store_choice(question.operation, question.problem, *choice);
+  return index_of(choice->candidate);
+}
+
+std::vector<Chosen> chosen() {
+  auto& s = state();
+  const std::lock_guard lock(s.mutex);
+  return s.chosen;
 }
 
 void forget_choices() {
   auto& s = state();
   const std::lock_guard lock(s.mutex);
   s.chosen.clear();
+  s.place.clear();
 }
 
 }  // namespace tuning

@@ -4,8 +4,9 @@
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
 
+#include <cmath>
 #include <cstdlib>
-#include <filesystem>
+#include <mutex>
 #include <nlohmann/json.hpp>
 
 #include "halcyon/base/error.h"
@@ -22,10 +23,14 @@ using nlohmann::json;
 constexpr const char* kFormat = "halcyon tuning cache";
 constexpr std::size_t kLargest = std::size_t{64} << 20;
 
-std::optional<std::filesystem::path> cache_file() {
-  const char* name = std::getenv("HALCYON_TUNING_CACHE");
-  if (name == nullptr || *name == 0) return {};
-  return name;
+struct Named {
+  std::mutex mutex;
+  std::optional<std::filesystem::path> file;  // by the program
+};
+
+Named& named() {
+  static Named n;
+  return n;
 }
 
 const std::string& machine() {
@@ -65,9 +70,30 @@ json& object_in(json& parent, const std::string& name) {
   return member;
 }
 
+// To a tenth of a microsecond, which nobody would trust more than.
+double readable(double milliseconds) {
+  return std::round(milliseconds * 1e4) / 1e4;
+}
+
 }  // namespace
 
-std::optional<std::string> stored_choice(const std::string& operation, const std::string& problem) {
+std::optional<std::filesystem::path> cache_file() {
+  {
+    const std::lock_guard lock(named().mutex);
+    if (named().file) return named().file;
+  }
+  const char* name = std::getenv("HALCYON_TUNING_CACHE");
+  if (name == nullptr || std::string_view(name).find_first_not_of(" \t") == std::string_view::npos)
+    return {};
+  return name;
+}
+
+void use_cache_file(std::optional<std::filesystem::path> file) {
+  const std::lock_guard lock(named().mutex);
+  named().file = std::move(file);
+}
+
+std::optional<Choice> stored_choice(const std::string& operation, const std::string& problem) {
   const auto path = cache_file();
   if (!path) return {};
   const auto content = read(*path, true);
@@ -77,11 +103,15 @@ std::optional<std::string> stored_choice(const std::string& operation, const std
     at = &at->at(name);
   }
   if (!at->is_object() || !at->value("choice", json()).is_string()) return {};
-  return at->at("choice").get<std::string>();
+  Choice choice{at->at("choice"), {}};
+  if (const auto times = at->value("milliseconds", json()); times.is_object()) {
+    for (const auto& [candidate, time] : times.items())
+      if (time.is_number()) choice.milliseconds[candidate] = time;
+  }
+  return choice;
 }
 
-void store_choice(const std::string& operation, const std::string& problem,
-                  const std::string& choice, double seconds) {
+void store_choice(const std::string& operation, const std::string& problem, const Choice& choice) {
   const auto path = cache_file();
   if (!path) return;
   try {
@@ -90,8 +120,10 @@ void store_choice(const std::string& operation, const std::string& problem,
     lock.lock();
     auto content = read(*path, false);
     auto& of_machine = object_in(object_in(content["choices"], version()), machine());
-    object_in(of_machine, operation)[problem] = {{"choice", choice},
-                                                 {"milliseconds", seconds * 1e3}};
+    auto times = json::object();
+    for (const auto& [candidate, time] : choice.milliseconds) times[candidate] = readable(time);
+    object_in(of_machine, operation)[problem] = {{"choice", choice.candidate},
+                                                 {"milliseconds", times}};
     write_text(*path, content.dump(1) + "\n");
   } catch (const Error& error) {
     TORCH_WARN_ONCE("[autotuner] the choice is kept for this process alone: ", error.what());
