@@ -68,6 +68,37 @@ TEST(Linear, EveryLibraryAgreesWithTheProductInDouble) {
   }
 }
 
+// A bias or rows that are all one number in memory: oneDNN would read on behind it.
+TEST(Linear, OperandsOfStrideZeroAreReadAsTheyAre) {
+  at::manual_seed(4);
+  const auto w = at::randn({64, 32}), x = at::randn({100, 32}), g = at::randn({100, 64});
+  const auto one_bias = at::randn({1}).expand({64}), one_row = at::randn({1, 32}).expand({100, 32}),
+             ones = at::ones({}).expand({100, 64}),
+             one_weight = at::randn({1, 32}).expand({64, 32});
+  const auto wide = [](const at::Tensor& t) { return t.to(at::kDouble); };
+  const auto product = [&](const at::Tensor& a, const at::Tensor& b) {
+    return at::mm(wide(a), wide(b));
+  };
+  for (const auto library : libraries()) {
+    SCOPED_TRACE(library == Library::onednn ? "onednn" : "aten");
+    const auto forward = [&](const at::Tensor& rows, const at::Tensor& weight) {
+      return linear_detail::forward(rows, weight, one_bias, Activation::none, library);
+    };
+    const auto bias = wide(one_bias);
+    EXPECT_TRUE(near(forward(x, w), product(x, w.t()) + bias, kBound));
+    EXPECT_TRUE(near(forward(one_row, w), product(one_row, w.t()) + bias, kBound));
+    EXPECT_TRUE(near(forward(x, one_weight), product(x, one_weight.t()) + bias, kBound));
+    for (const auto& cotangent : {g, ones}) {
+      EXPECT_TRUE(near(linear_detail::input_gradient(cotangent, w, library), product(cotangent, w),
+                       kBound));
+      for (const auto& rows : {x, one_row}) {
+        EXPECT_TRUE(near(linear_detail::weight_gradient(cotangent, rows, library),
+                         product(cotangent.t(), rows), kBound));
+      }
+    }
+  }
+}
+
 // x, weight and bias of a product that is large enough to be routed, requiring gradients.
 std::vector<at::Tensor> large_leaves() {
   at::manual_seed(2);

@@ -30,7 +30,8 @@ at::Tensor onednn(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
                   Activation activation) {
   static const auto op = onednn_operator()->typed<LinearPointwise>();
   const bool gelu = activation == Activation::gelu_tanh;
-  return op.call(x, weight, bias.defined() ? std::optional(bias) : std::nullopt,
+  // it reads the bias as contiguous, whatever its strides say
+  return op.call(x, weight, bias.defined() ? std::optional(bias.contiguous()) : std::nullopt,
                  gelu ? "gelu" : "none", c10::List<std::optional<at::Scalar>>(),
                  gelu ? "tanh" : "");
 }
