@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // halcyon tune MODEL: measures what training and analyses would measure in their first steps.
 #include <ATen/Parallel.h>
-#include <fmt/ranges.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iostream>
+#include <map>
 #include <memory>
 
 #include "apps/halcyon/commands.h"
@@ -100,14 +99,13 @@ Plan plan_of(const Arguments& arguments) {
 
 void print(const std::vector<tuning::Chosen>& chosen) {
   for (const auto& [operation, problem, choice, measured] : chosen) {
-    std::vector<std::pair<double, std::string>> times;
-    for (const auto& [candidate, time] : choice.milliseconds) times.emplace_back(time, candidate);
-    std::sort(times.begin(), times.end());
-    std::vector<std::string> texts;
-    for (const auto& [time, candidate] : times)
-      texts.push_back(fmt::format("{} {:.3f} ms", candidate, time));
-    std::cout << fmt::format("{}: {}\n  {} ({}; {})\n", operation, problem, choice.candidate,
-                             fmt::join(texts, ", "), measured ? "measured" : "was there");
+    std::multimap<double, std::string> fastest_first;
+    for (const auto& [candidate, time] : choice.milliseconds)
+      fastest_first.emplace(time, fmt::format("{} {:.3f} ms, ", candidate, time));
+    std::string times;
+    for (const auto& [time, text] : fastest_first) times += text;
+    std::cout << fmt::format("{}: {}\n  {} ({}{})\n", operation, problem, choice.candidate, times,
+                             measured ? "measured" : "was there");
   }
 }
 

@@ -55,20 +55,21 @@ TEST_F(TuneCli, FillsTheFileAndASecondRunMeasuresNothing) {
   const auto cache = "--cache '" + file("new/tuned.json").string() + "'";
   const auto first = tune(arguments_file() + cache);
   ASSERT_EQ(first.code, 0) << first.output;
-  EXPECT_THAT(first.output, AllOf(HasSubstr("linear forward: 1024 rows, 64 to 256 channels"),
-                                  HasSubstr("; measured)"), HasSubstr(" measured, 0 were there")));
+  EXPECT_THAT(first.output,
+              AllOf(HasSubstr("linear forward: 1024 rows, 64 to 256 channels"),
+                    HasSubstr(" ms, measured)"), HasSubstr(" measured, 0 were there")));
   EXPECT_GE(problems("new/tuned.json").size(), 5u);
   const auto content = read_text(file("new/tuned.json"));
   const auto second = tune(arguments_file() + cache);
   ASSERT_EQ(second.code, 0) << second.output;
-  EXPECT_THAT(second.output, AllOf(HasSubstr("; was there)"), HasSubstr(": 0 measured, "),
-                                   Not(HasSubstr("; measured)"))));
+  EXPECT_THAT(second.output, AllOf(HasSubstr(" ms, was there)"), HasSubstr(": 0 measured, "),
+                                   Not(HasSubstr(" ms, measured)"))));
   EXPECT_EQ(read_text(file("new/tuned.json")), content);
   // the backward and other batches are new, the rest is not
   const auto more = tune(arguments_file() + cache + " --training --batch 1,2");
   ASSERT_EQ(more.code, 0) << more.output;
   EXPECT_THAT(more.output, AllOf(HasSubstr("linear backward, weight: 2048 rows"),
-                                 HasSubstr("; was there)"), HasSubstr("; measured)")));
+                                 HasSubstr(" ms, was there)"), HasSubstr(" ms, measured)")));
 }
 
 TEST_F(TuneCli, TheEnvironmentNamesTheFileToo) {
