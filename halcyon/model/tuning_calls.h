@@ -18,7 +18,7 @@ struct TuningCalls {
 };
 
 // Makes the calls, with random weights and observations; report(done, all) after each. One block
-// stands for all of the model's, which have the same shapes: the production model needs 0.5 GB of
+// stands for all of the model's, which have the same shapes: the production model needs 0.3 GB of
 // weights here, not 6. Throws Error(argument) for a
 // configuration that no model has and for a batch below 1.
 void make_tuning_calls(HealDAConfig config, const TuningCalls& calls,
