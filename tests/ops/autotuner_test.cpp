@@ -22,7 +22,6 @@ namespace {
 
 using nlohmann::json;
 using tuning::fastest;
-using tuning::Question;
 
 // Off again, and no choices left, whatever a test did.
 class Autotuner : public testing::Test {
