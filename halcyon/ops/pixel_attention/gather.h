@@ -5,8 +5,8 @@
 
 namespace halcyon {
 
-// t.index_select(0, order) for t of rank 1 or 2 and order int32 (rows,) from sort_and_pack, whose
-// values need no check. Faster where no gradient is asked for: rows are copied as bytes.
+// t.index_select(0, order) for t of rank 1 or 2 and order int32 (rows,) a permutation, as
+// sort_and_pack makes it. Differentiable.
 at::Tensor gather_rows(const at::Tensor& t, const at::Tensor& order);
 
 }  // namespace halcyon
