@@ -39,7 +39,7 @@ class RadixSort {
         blocks_((rows + kBlock - 1) / kBlock),
         begin_(static_cast<size_t>(blocks_ * (buckets_ + 1))),
         start_(static_cast<size_t>(buckets_ + 1)),
-        entries_(on_large_pages(at::empty({rows}, at::kInt))) {}
+        entries_(scratch_on_large_pages(rows)) {}
 
   // False when an id is out of range.
   bool split() {
