@@ -3,7 +3,13 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "halcyon/ops/pixel_attention/obs_context.h"
 #include "tests/ops/ops_test.h"
@@ -68,17 +74,52 @@ TEST(SortAndPack, AgreesWithAComparisonSort) {
   expect_stable_sort(at::randint(50, {300, 3}, at::kLong).select(1, 1), 50);
 }
 
+TEST(SortAndPack, OrderedAndCrowdedIds) {
+  at::manual_seed(3);
+  for (const auto type : {at::kInt, at::kLong}) {
+    for (const int64_t rows : {1, 2, 65537, 140001}) {
+      for (const int64_t total : {2, 513, 98304}) {
+        SCOPED_TRACE(fmt::format("{} rows, {} pixels", rows, total));
+        const auto ascending = std::get<0>(at::sort(at::randint(total, {rows}, type)));
+        expect_stable_sort(ascending, total);
+        expect_stable_sort(ascending.flip(0), total);
+        expect_stable_sort(at::full({rows}, total - 1, type), total);
+        // one row out of order, at the end and at the edge of a block
+        for (const int64_t row : {rows - 1, std::min<int64_t>(rows - 1, 65536)}) {
+          auto almost = ascending.clone();
+          almost[row].fill_(0);
+          expect_stable_sort(almost, total);
+        }
+      }
+    }
+  }
+}
+
+TEST(SortAndPack, FarMorePixelsThanRows) {
+  constexpr int64_t kTotal = (int64_t{1} << 25) + 70000;  // 16 bits below more buckets than usual
+  const auto flat_idx =
+      at::tensor({kTotal - 1, int64_t{5}, kTotal - 1, int64_t{1} << 24}, at::kLong);
+  const auto [order, counts] = sort_and_pack(flat_idx, kTotal);
+  EXPECT_TRUE(identical(order, ints({1, 3, 0, 2})));
+  EXPECT_EQ(counts.sum().item<int64_t>(), 4);
+  EXPECT_TRUE(identical(counts.index_select(0, flat_idx), at::tensor({2, 1, 2, 1}, at::kLong)));
+}
+
 TEST(SortAndPack, SameForAnyNumberOfThreads) {
   at::manual_seed(2);
-  const auto flat_idx = at::randint(900, {400000}, at::kInt);
   const int threads = at::get_num_threads();
-  at::set_num_threads(1);
-  const auto one = sort_and_pack(flat_idx, 900);
-  at::set_num_threads(3);
-  const auto three = sort_and_pack(flat_idx, 900);
+  const auto random = at::randint(900, {400000}, at::kInt);
+  for (const auto& flat_idx : {random, std::get<0>(at::sort(random))}) {
+    at::set_num_threads(1);
+    const auto [order, counts] = sort_and_pack(flat_idx, 900);
+    for (const int more : {2, 3, 7, 16}) {
+      at::set_num_threads(more);
+      const auto others = sort_and_pack(flat_idx, 900);
+      EXPECT_TRUE(identical(order, std::get<0>(others)));
+      EXPECT_TRUE(identical(counts, std::get<1>(others)));
+    }
+  }
   at::set_num_threads(threads);
-  EXPECT_TRUE(identical(std::get<0>(one), std::get<0>(three)));
-  EXPECT_TRUE(identical(std::get<1>(one), std::get<1>(three)));
 }
 
 TEST(SortAndPack, RefusesWhatItCannotSort) {
@@ -88,6 +129,12 @@ TEST(SortAndPack, RefusesWhatItCannotSort) {
   expect_error("[sort_and_pack] expected flat_idx in [0, 3), got -1 at row 1", [] {
     sort_and_pack(ints({0, -1}), 3);
   });
+  // the first of a late block; ascending ids are checked at their ends alone
+  auto late = at::randint(9, {200000}, at::kInt);
+  late[150001].fill_(9);
+  expect_error("got 9 at row 150001", [&] { sort_and_pack(late, 9); });
+  expect_error("got -3 at row 0", [] { sort_and_pack(ints({-3, 0, 1}), 3); });
+  expect_error("got 3 at row 2", [] { sort_and_pack(ints({0, 1, 3}), 3); });
   expect_error("in [0, 0)", [] { sort_and_pack(ints({0}), 0); });
   expect_error("int32 or int64", [] { sort_and_pack(at::zeros({3}), 3); });
   expect_error("rank 1", [] { sort_and_pack(at::zeros({3, 1}, at::kInt), 3); });
@@ -103,6 +150,17 @@ TEST(CountsToCuSeqlens, LiteralEmptyAndWrong) {
   EXPECT_TRUE(identical(counts_to_cu_seqlens(ints({5, 0, 3, 4})), ints({0, 5, 5, 8, 12})));
   EXPECT_TRUE(identical(counts_to_cu_seqlens(ints({})), ints({0})));
   expect_error("counts >= 0", [] { counts_to_cu_seqlens(ints({1, -2})); });
+  EXPECT_TRUE(identical(counts_to_cu_seqlens(at::tensor({4, 9, 1, 9}, at::kLong).slice(0, 0, 4, 2)),
+                        ints({0, 4, 5})));
+  const auto most = std::numeric_limits<int64_t>::max();
+  expect_error("at most 2147483647", [=] {
+    counts_to_cu_seqlens(at::tensor({most, most, int64_t{2}}, at::kLong));
+  });
+  expect_error("got -9223372036854775808", [=] {
+    counts_to_cu_seqlens(at::tensor({-most - 1, -most - 1}, at::kLong));
+  });
+  EXPECT_TRUE(identical(counts_to_cu_seqlens(ints({1 << 30, (1 << 30) - 1})),
+                        ints({0, 1 << 30, std::numeric_limits<int32_t>::max()})));
   expect_error("at most 2147483647", [] {
     counts_to_cu_seqlens(at::tensor({int64_t{1} << 30, int64_t{1} << 30}, at::kLong));
   });
@@ -115,6 +173,25 @@ TEST(PixelGroupMap, LiteralExamples) {
   map = build_pixel_group_map(at::zeros({4}, at::kLong));
   EXPECT_TRUE(identical(map.program_ptr, ints({0})));
   EXPECT_TRUE(identical(map.program_pixels, ints({})));
+}
+
+// Counts beyond the usual, alone and in most pixels: the median is one of them, or the threshold
+// is.
+TEST(PixelGroupMap, ManyObservationsInAPixel) {
+  auto map = build_pixel_group_map(ints({0, 1023, 2047, 3072, 3073, 9073, 9073}), 2.0);
+  EXPECT_TRUE(identical(map.program_pixels, ints({4, 0, 1, 2, 3})));  // median 1024
+  EXPECT_TRUE(identical(map.program_ptr, ints({0, 1, 3, 5})));
+  const auto offsets = at::tensor({0, 5000, 12000, 21000, 21001}, at::kLong);
+  map = build_pixel_group_map(offsets, 1.0);  // counts 5000, 7000, 9000, 1
+  EXPECT_TRUE(identical(map.program_pixels, ints({0, 1, 2, 3})));
+  map = build_pixel_group_map(offsets, 1.5);
+  EXPECT_TRUE(identical(map.program_pixels, ints({2, 0, 1, 3})));
+  EXPECT_TRUE(identical(map.program_ptr, ints({0, 1, 3, 4})));
+  map = build_pixel_group_map(offsets.repeat_interleave(2).slice(0, 1), 1.5);
+  EXPECT_TRUE(identical(map.program_pixels, ints({4, 0, 2, 6})));
+  for (const double mult : {-1.0, 0.0})
+    EXPECT_EQ(build_pixel_group_map(offsets, mult).program_ptr.size(0), 5);
+  EXPECT_EQ(build_pixel_group_map(offsets, INFINITY).program_ptr.size(0), 3);
 }
 
 TEST(PixelGroupMap, Goldens) {
@@ -185,6 +262,33 @@ TEST(ObsContext, SortsEveryRowAlikeAndKeepsGradients) {
   EXPECT_EQ(context.max_seqlen_k, 3);
   (context.obs * at::tensor({1.0, 2.0, 3.0, 4.0, 5.0}, at::kDouble)).sum().backward();
   EXPECT_TRUE(identical(obs.grad(), at::tensor({1.0, 4.0, 2.0, 5.0, 3.0}, at::kDouble)));
+}
+
+TEST(ObsContext, FeaturesOfAnyTypeAndStrideKeepGradients) {
+  at::manual_seed(6);
+  constexpr int64_t kRows = 20000;
+  const auto flat = at::randint(70, {kRows}, at::kLong), ids = at::zeros({kRows}, at::kInt);
+  const auto order = std::get<1>(at::sort(flat, std::optional<bool>(true), /*dim=*/0));
+  for (const auto type : {at::kFloat, at::kDouble, at::kBFloat16}) {
+    for (const int64_t width : {0, 1, 30, 33}) {
+      const auto meta = at::randn({width, kRows}, at::kFloat).to(type).t().requires_grad_();
+      const auto obs = at::randn({kRows}, at::kFloat).to(type);
+      const auto sorted = prepare_obs_context(obs, meta, ids, ids, ids, flat, 70).float_metadata;
+      EXPECT_TRUE(identical(sorted, meta.index_select(0, order)));
+      const auto weight = at::randn_like(sorted);
+      const auto grads = torch::autograd::grad({sorted}, {meta}, {weight}),
+                 expected = torch::autograd::grad({meta.index_select(0, order)}, {meta}, {weight});
+      EXPECT_TRUE(identical(grads[0], expected[0]));
+    }
+  }
+}
+
+TEST(ObsContext, TwiceDifferentiable) {
+  const auto obs = at::arange(1, 6, at::kDouble).requires_grad_();
+  const auto cubes = small_context(obs).obs.pow(3).sum();
+  const auto grad = torch::autograd::grad({cubes}, {obs}, {}, {}, /*create_graph=*/true)[0];
+  EXPECT_TRUE(identical(grad, 3 * obs * obs));
+  EXPECT_TRUE(identical(torch::autograd::grad({grad.sum()}, {obs})[0], 6 * obs));
 }
 
 TEST(ObsContext, EmptyAndWithoutMap) {
