@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "halcyon/ops/cpu_level.h"
+#include "halcyon/ops/temporal/form.h"
 
 // The raw compute of temporal_attention; arguments are checked by the caller.
 namespace halcyon::temporal_detail {
@@ -25,8 +26,11 @@ struct Gradients {
 // ATen operators, differentiable by themselves, on any device: also the readable reference.
 at::Tensor composed(const Inputs& in);
 
-// One pass over each pixel's frames; the backward recomputes the weights.
-at::Tensor forward_cpu(const Inputs& in, CpuLevel level = cpu_level());
-Gradients backward_cpu(const Inputs& in, const at::Tensor& grad_out, CpuLevel level = cpu_level());
+// Each pixel's frames by themselves, in the best form or this one; the backward computes the
+// weights again.
+at::Tensor forward_cpu(const Inputs& in, CpuLevel level = cpu_level(),
+                       std::optional<Form> form = {});
+Gradients backward_cpu(const Inputs& in, const at::Tensor& grad_out, CpuLevel level = cpu_level(),
+                       std::optional<Form> form = {});
 
 }  // namespace halcyon::temporal_detail

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "halcyon/base/large_pages.h"
 #include "halcyon/ops/temporal/backends.h"
 #include "halcyon/ops/temporal/cpu_kernel.h"
 
@@ -21,7 +22,7 @@ at::Tensor rows(const at::Tensor& t, at::ScalarType type) {
 template <class S, class T>
 class Call {
  public:
-  Call(const Inputs& in, const Kernel<S, T>& kernel)
+  Call(const Inputs& in, const Kernel<S, T>& kernel, std::optional<Form> form)
       : kernel_(kernel),
         type_(c10::CppTypeToScalarType<T>::value),
         storage_(std::is_same_v<S, Bf16> ? at::kBFloat16 : type_),
@@ -29,27 +30,37 @@ class Call {
         k_(rows(in.k, storage_)),
         v_(rows(in.v, storage_)) {
     const int64_t frames = in.q.size(1), head_dim = in.q.size(4);
+    constexpr int64_t kRow = 16;  // elements of the widest vector
+    const int64_t table_row = (head_dim + kRow - 1) / kRow * kRow;
     if (in.cos) {
-      cos_ = in.cos->to(type_).contiguous();
-      turn_ = in.sin->to(type_).clone(at::MemoryFormat::Contiguous);
-      turn_.unflatten(1, {head_dim / 2, 2}).select(2, 0).neg_();
+      const auto table = [&](const at::Tensor& t) {
+        auto rows = at::zeros({frames, table_row}, at::dtype(type_));
+        rows.narrow(1, 0, head_dim).copy_(t);
+        return rows;
+      };
+      cos_ = table(*in.cos);
+      turn_ = table(*in.sin);
+      turn_.unflatten(1, {table_row / 2, 2}).select(2, 0).neg_();
     }
+    const int64_t window = std::min(in.window.value_or(frames), frames);
     problem_ = {frames,
+                in.q.size(2),
                 in.q.size(3),
                 head_dim,
                 in.linear,
                 in.causal,
-                std::min(in.window.value_or(frames), frames),
+                window,
                 static_cast<T>(1.0 / std::sqrt(static_cast<double>(head_dim))),
                 in.cos ? cos_.const_data_ptr<T>() : nullptr,
-                in.cos ? turn_.const_data_ptr<T>() : nullptr};
+                in.cos ? turn_.const_data_ptr<T>() : nullptr,
+                table_row,
+                form.value_or(best_form(frames, head_dim, in.linear, in.causal, window))};
   }
 
   at::Tensor forward() const {
-    const auto out = at::empty(q_.sizes(), q_.options());
-    each_pixel([&](int64_t b, int64_t x, T* scratch) {
-      kernel_.forward(problem_, read(q_, b, x), read(k_, b, x), read(v_, b, x), write(out, b, x),
-                      scratch);
+    const auto out = on_large_pages(at::empty(q_.sizes(), q_.options()));
+    in_parallel([&](int64_t first, int64_t last, T* scratch) {
+      kernel_.forward(problem_, read(q_), read(k_), read(v_), write(out), first, last, scratch);
     });
     return out;
   }
@@ -58,34 +69,32 @@ class Call {
     const auto grad_out = rows(grad, storage_);
     auto shape = q_.sizes().vec();
     shape.insert(shape.begin() + 3, 3);
-    const auto joint = at::empty(shape, q_.options());
+    const auto joint = on_large_pages(at::empty(shape, q_.options()));
     const auto grads = joint.unbind(3);
-    each_pixel([&](int64_t b, int64_t x, T* scratch) {
-      kernel_.backward(problem_, read(q_, b, x), read(k_, b, x), read(v_, b, x),
-                       read(grad_out, b, x), write(grads[0], b, x), write(grads[1], b, x),
-                       write(grads[2], b, x), scratch);
+    in_parallel([&](int64_t first, int64_t last, T* scratch) {
+      kernel_.backward(problem_, read(q_), read(k_), read(v_), read(grad_out), write(grads[0]),
+                       write(grads[1]), write(grads[2]), first, last, scratch);
     });
     return joint;
   }
 
  private:
   template <class F>
-  void each_pixel(const F& work) const {
-    const int64_t pixels = q_.size(2);
-    const int64_t cost = q_.size(1) * q_.size(3) * q_.size(4) * (q_.size(1) + 8);
+  void in_parallel(const F& work) const {
+    const auto& p = problem_;
+    const int64_t in_pixel = p.form == Form::pairs ? 1 : p.heads;
+    const int64_t cost = p.frames * (p.heads / in_pixel) * p.head_dim * (p.frames + 8);
     const int64_t grain = std::max<int64_t>(1, 65536 / std::max<int64_t>(cost, 1));
-    at::parallel_for(0, q_.size(0) * pixels, grain, [&](int64_t first, int64_t last) {
-      const auto scratch = at::empty({kernel_.scratch_size(problem_)}, at::dtype(type_));
-      for (int64_t i = first; i < last; ++i)
-        work(i / pixels, i % pixels, scratch.template mutable_data_ptr<T>());
+    at::parallel_for(0, q_.size(0) * p.pixels * in_pixel, grain, [&](int64_t first, int64_t last) {
+      const auto scratch = at::empty({kernel_.scratch_size(p)}, at::dtype(type_));
+      work(first, last, scratch.template mutable_data_ptr<T>());
     });
   }
-  static Frames<const S> read(const at::Tensor& t, int64_t b, int64_t x) {
-    return {static_cast<const S*>(t.const_data_ptr()) + b * t.stride(0) + x * t.stride(2),
-            t.stride(1)};
+  static Frames<const S> read(const at::Tensor& t) {
+    return {static_cast<const S*>(t.const_data_ptr()), t.stride(0), t.stride(1), t.stride(2)};
   }
-  static Frames<S> write(const at::Tensor& t, int64_t b, int64_t x) {
-    return {static_cast<S*>(t.mutable_data_ptr()) + b * t.stride(0) + x * t.stride(2), t.stride(1)};
+  static Frames<S> write(const at::Tensor& t) {
+    return {static_cast<S*>(t.mutable_data_ptr()), t.stride(0), t.stride(1), t.stride(2)};
   }
 
   Kernel<S, T> kernel_;
@@ -95,22 +104,23 @@ class Call {
 };
 
 template <class F>
-auto dispatch(const Inputs& in, CpuLevel level, const F& f) {
+auto dispatch(const Inputs& in, CpuLevel level, std::optional<Form> form, const F& f) {
   const auto table = at_level(level, kernels_default, kernels_avx2, kernels_avx512)();
-  if (in.q.scalar_type() == at::kDouble) return f(Call<double, double>(in, table.f64));
-  if (in.q.scalar_type() == at::kBFloat16) return f(Call<Bf16, float>(in, table.bf16));
-  return f(Call<float, float>(in, table.f32));
+  if (in.q.scalar_type() == at::kDouble) return f(Call<double, double>(in, table.f64, form));
+  if (in.q.scalar_type() == at::kBFloat16) return f(Call<Bf16, float>(in, table.bf16, form));
+  return f(Call<float, float>(in, table.f32, form));
 }
 
 }  // namespace
 
-at::Tensor forward_cpu(const Inputs& in, CpuLevel level) {
-  return dispatch(in, level, [](const auto& call) { return call.forward(); })
+at::Tensor forward_cpu(const Inputs& in, CpuLevel level, std::optional<Form> form) {
+  return dispatch(in, level, form, [](const auto& call) { return call.forward(); })
       .to(in.q.scalar_type());
 }
 
-Gradients backward_cpu(const Inputs& in, const at::Tensor& grad_out, CpuLevel level) {
-  const auto joint = dispatch(in, level, [&](const auto& call) {
+Gradients backward_cpu(const Inputs& in, const at::Tensor& grad_out, CpuLevel level,
+                       std::optional<Form> form) {
+  const auto joint = dispatch(in, level, form, [&](const auto& call) {
                        return call.backward(grad_out);
                      }).to(in.q.scalar_type());
   return {joint, joint.select(3, 0), joint.select(3, 1), joint.select(3, 2)};

@@ -15,6 +15,12 @@ namespace halcyon {
 // causal hides j > i; window (only with causal, >= 1) also hides i - j >= window, so it counts the
 // frame itself. With rope_cos and rope_sin (T, d), see rope.h, q and k are rotated first. Half and
 // bfloat16 are computed in float32. Differentiable in q, k and v.
+//
+// On a CPU no T x T matrix is held but for short T: the softmax is computed online over blocks of
+// keys (Milakov & Gimelshein 2018, arXiv:1805.02867). Long linear attention is the recurrence of
+// Katharopoulos et al. 2020 (arXiv:2006.16236) by blocks, at a cost of T d^2 rather than T^2 d;
+// under a window it adds only, never subtracts, so that a large past leaves no error behind
+// (form.h).
 at::Tensor temporal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               bool linear, bool causal, std::optional<int64_t> window = {},
                               const std::optional<at::Tensor>& rope_cos = {},
