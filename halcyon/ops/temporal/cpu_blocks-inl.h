@@ -14,6 +14,9 @@ namespace {
 template <class S, class T>
 class Blocks {
  public:
+  using In = const Pixel<const S>&;
+  using Out = const Pixel<S>&;
+
   Blocks(const Problem<T>& problem, T* memory)
       : p_(problem),
         width_(padded<T>(problem.head_dim)),
@@ -31,25 +34,22 @@ class Blocks {
   }
   int64_t used() const { return scratch_.used(); }
 
-  void forward(const S* q, int64_t q_row, const S* k, int64_t k_row, const S* v, int64_t v_row,
-               S* out, int64_t out_row) {
-    load_head(q, q_row, k, k_row, v, v_row);
+  void forward(In q, In k, In v, Out out) {
+    load_head(q, k, v);
     for (int64_t i = 0; i < blocks_; ++i) {
       attend(i);
       for (int64_t r = 0; r < count(i); ++r) {
         const T inverse = p_.linear ? T(1) : T(1) / total_[r];
         for (int64_t c = 0; c < width_; c += kN)
-          store_some<T>(out + (i * kBlock + r) * out_row + c,
+          store_some<T>(out.data + (i * kBlock + r) * out.row + c,
                         load(sums_ + r * width_ + c) * inverse, p_.head_dim - c);
       }
     }
   }
 
-  void backward(const S* q, int64_t q_row, const S* k, int64_t k_row, const S* v, int64_t v_row,
-                const S* grad, int64_t grad_row, S* grad_q, int64_t grad_q_row, S* grad_k,
-                int64_t grad_k_row, S* grad_v, int64_t grad_v_row) {
-    load_head(q, q_row, k, k_row, v, v_row);
-    load_rows(p_, grad, grad_row, grad_, width_);
+  void backward(In q, In k, In v, In grad, Out grad_q, Out grad_k, Out grad_v) {
+    load_head(q, k, v);
+    load_rows(p_, grad, grad_, width_);
     for (int64_t c = 0; c < p_.frames * width_; c += kN) {
       store(grad_k_ + c, Vector<T>{});
       store(grad_v_ + c, Vector<T>{});
@@ -62,15 +62,15 @@ class Blocks {
       backward_of_block(i);
       for (int64_t r = 0; r < count(i); ++r) {
         for (int64_t c = 0; c < width_; c += kN)
-          store_unturned<T>(p_, load(sums_ + r * width_ + c), p_.scale, grad_q, grad_q_row,
-                            i * kBlock + r, c);
+          store_unturned<T>(p_, load(sums_ + r * width_ + c), p_.scale, grad_q, i * kBlock + r, c);
       }
     }
     if (p_.form == Form::states) add_states_of_queries();
     for (int64_t t = 0; t < p_.frames; ++t) {
       for (int64_t c = 0; c < width_; c += kN) {
-        store_unturned<T>(p_, load(grad_k_ + t * width_ + c), T(1), grad_k, grad_k_row, t, c);
-        store_some<T>(grad_v + t * grad_v_row + c, load(grad_v_ + t * width_ + c), p_.head_dim - c);
+        store_unturned<T>(p_, load(grad_k_ + t * width_ + c), T(1), grad_k, t, c);
+        store_some<T>(grad_v.data + t * grad_v.row + c, load(grad_v_ + t * width_ + c),
+                      p_.head_dim - c);
       }
     }
   }
@@ -92,10 +92,10 @@ class Blocks {
   T* block(T* rows, int64_t b) const { return rows + b * kBlock * width_; }
   const T* block(const T* rows, int64_t b) const { return rows + b * kBlock * width_; }
 
-  void load_head(const S* q, int64_t q_row, const S* k, int64_t k_row, const S* v, int64_t v_row) {
-    load_turned(p_, q, q_row, p_.scale, q_, width_);
-    load_turned(p_, k, k_row, T(1), k_, width_);
-    load_rows(p_, v, v_row, v_, width_);
+  void load_head(In q, In k, In v) {
+    load_turned(p_, q, p_.scale, q_, width_);
+    load_turned(p_, k, T(1), k_, width_);
+    load_rows(p_, v, v_, width_);
     for (auto* state : {&keys_, &queries_, &values_}) state->reset();
   }
 
@@ -136,7 +136,8 @@ class Blocks {
       for (int64_t x = 0; x < kBlock; x += kN) {
         T* at = a + key * kBlock + x;
         const auto query = lanes + static_cast<T>(x);
-        store(at, (query >= from) & (query < to) ? load(at) : Vector<T>{} + value);
+        const auto seen = (query >= from) & (query < to);
+        store(at, seen ? load(at) : Vector<T>{} + value);
       }
     }
   }

@@ -13,22 +13,26 @@
 namespace halcyon::temporal_detail {
 namespace {
 
+// One item's place in an operand.
+struct Item {
+  int64_t batch, pixel, channel;
+};
 template <class S>
-inline S* at(const Frames<S>& f, int64_t b, int64_t x, int64_t channel) {
-  return f.data + b * f.batch + x * f.pixel + channel;
+inline Pixel<S> at(const Frames<S>& f, const Item& i) {
+  return {f.data + i.batch * f.batch + i.pixel * f.pixel + i.channel, f.frame};
 }
 
-// f(work, batch, pixel, first channel) for each item of [first, last).
+// f(work, item) for each of [first, last).
 template <class S, class T, class F>
 void each_item(const Problem<T>& p, int64_t first, int64_t last, T* scratch, const F& f) {
   if (p.form == Form::pairs) {
     Pairs<S, T> work(p, scratch);
-    for (int64_t n = first; n < last; ++n) f(work, n / p.pixels, n % p.pixels, 0);
+    for (int64_t n = first; n < last; ++n) f(work, Item{n / p.pixels, n % p.pixels, 0});
   } else {
     Blocks<S, T> work(p, scratch);
     for (int64_t n = first; n < last; ++n) {
       const int64_t pixel = n / p.heads;
-      f(work, pixel / p.pixels, pixel % p.pixels, n % p.heads * p.head_dim);
+      f(work, Item{pixel / p.pixels, pixel % p.pixels, n % p.heads * p.head_dim});
     }
   }
 }
@@ -42,18 +46,16 @@ Kernel<S, T> make_kernel() {
   };
   kernel.forward = [](P p, Frames<const S> q, Frames<const S> k, Frames<const S> v, Frames<S> out,
                       int64_t first, int64_t last, T* scratch) {
-    each_item<S>(p, first, last, scratch, [&](auto& work, int64_t b, int64_t x, int64_t c) {
-      work.forward(at(q, b, x, c), q.frame, at(k, b, x, c), k.frame, at(v, b, x, c), v.frame,
-                   at(out, b, x, c), out.frame);
+    each_item<S>(p, first, last, scratch, [&](auto& work, const Item& i) {
+      work.forward(at(q, i), at(k, i), at(v, i), at(out, i));
     });
   };
   kernel.backward = [](P p, Frames<const S> q, Frames<const S> k, Frames<const S> v,
                        Frames<const S> grad_out, Frames<S> grad_q, Frames<S> grad_k,
                        Frames<S> grad_v, int64_t first, int64_t last, T* scratch) {
-    each_item<S>(p, first, last, scratch, [&](auto& work, int64_t b, int64_t x, int64_t c) {
-      work.backward(at(q, b, x, c), q.frame, at(k, b, x, c), k.frame, at(v, b, x, c), v.frame,
-                    at(grad_out, b, x, c), grad_out.frame, at(grad_q, b, x, c), grad_q.frame,
-                    at(grad_k, b, x, c), grad_k.frame, at(grad_v, b, x, c), grad_v.frame);
+    each_item<S>(p, first, last, scratch, [&](auto& work, const Item& i) {
+      work.backward(at(q, i), at(k, i), at(v, i), at(grad_out, i), at(grad_q, i), at(grad_k, i),
+                    at(grad_v, i));
     });
   };
   return kernel;

@@ -50,6 +50,9 @@ inline void sum_rows(int64_t from, int64_t to, const Weight& weight, const T* ro
 template <class S, class T>
 class Pairs {
  public:
+  using In = const Pixel<const S>&;
+  using Out = const Pixel<S>&;
+
   Pairs(const Problem<T>& problem, T* memory)
       : p_(problem), width_(padded<T>(problem.head_dim)), group_(1), pairs_(0) {
     constexpr int64_t kRows = 24 << 10;  // bytes of rows that stay in the first-level cache
@@ -72,43 +75,40 @@ class Pairs {
   }
   int64_t used() const { return used_; }
 
-  void forward(const S* q, int64_t q_row, const S* k, int64_t k_row, const S* v, int64_t v_row,
-               S* out, int64_t out_row) {
+  void forward(In q, In k, In v, Out out) {
     const int64_t d = p_.head_dim;
     for (int64_t h = 0; h < p_.heads; h += group_) {
       const int64_t heads = p_.heads - h < group_ ? p_.heads - h : group_;
-      load_scores(heads, q + h * d, q_row, k + h * d, k_row);
+      load_scores(heads, q.head(h * d), k.head(h * d));
       for (int64_t g = 0; g < heads; ++g) {
-        const auto values = rows(v + (h + g) * d, v_row, v_ + g * size());
-        S* to = out + (h + g) * d;
+        const auto values = rows(v.head((h + g) * d), v_ + g * size());
+        S* to = out.data + (h + g) * d;
         for (int64_t i = 0; i < p_.frames; ++i) {
           const T* a = weights_ + g * pairs_ + start_[i];
           sum_rows<T>(
               first_seen(p_, i), last_seen(p_, i), [&](int64_t j) { return a[j]; }, values.data,
               values.stride, width_,
-              [&](int64_t c, Vector<T> x) { store_some<T>(to + i * out_row + c, x, d - c); });
+              [&](int64_t c, Vector<T> x) { store_some<T>(to + i * out.row + c, x, d - c); });
         }
       }
     }
   }
 
-  void backward(const S* q, int64_t q_row, const S* k, int64_t k_row, const S* v, int64_t v_row,
-                const S* grad, int64_t grad_row, S* grad_q, int64_t grad_q_row, S* grad_k,
-                int64_t grad_k_row, S* grad_v, int64_t grad_v_row) {
+  void backward(In q, In k, In v, In grad, Out grad_q, Out grad_k, Out grad_v) {
     const int64_t d = p_.head_dim;
     for (int64_t h = 0; h < p_.heads; h += group_) {
       const int64_t heads = p_.heads - h < group_ ? p_.heads - h : group_;
-      load_scores(heads, q + h * d, q_row, k + h * d, k_row);
+      load_scores(heads, q.head(h * d), k.head(h * d));
       for (int64_t g = 0; g < heads; ++g) {
-        load_rows(p_, v + (h + g) * d, v_row, v_ + g * size(), width_);
-        load_rows(p_, grad + (h + g) * d, grad_row, grad_ + g * size(), width_);
+        load_rows(p_, v.head((h + g) * d), v_ + g * size(), width_);
+        load_rows(p_, grad.head((h + g) * d), grad_ + g * size(), width_);
       }
       dots(heads, grad_, v_, grad_scores_);
       if (!p_.linear) through_softmax(heads);
       for (int64_t g = 0; g < heads; ++g) {
         const int64_t at = (h + g) * d;
-        grad_of_queries(g, grad_q + at, grad_q_row);
-        grad_of_keys(g, grad_k + at, grad_k_row, grad_v + at, grad_v_row);
+        grad_of_queries(g, grad_q.head(at));
+        grad_of_keys(g, grad_k.head(at), grad_v.head(at));
       }
     }
   }
@@ -139,11 +139,11 @@ class Pairs {
   }
 
   // Where they are, if they can be used there.
-  Rows rows(const S* from, int64_t stride, T* to) const {
+  Rows rows(In from, T* to) const {
     if constexpr (sizeof(S) == sizeof(T)) {
-      if (p_.head_dim == width_) return {from, stride};
+      if (p_.head_dim == width_) return {from.data, from.row};
     }
-    load_rows(p_, from, stride, to, width_);
+    load_rows(p_, from, to, width_);
     return {to, width_};
   }
 
@@ -160,10 +160,10 @@ class Pairs {
     }
   }
 
-  void load_scores(int64_t heads, const S* q, int64_t q_row, const S* k, int64_t k_row) {
+  void load_scores(int64_t heads, In q, In k) {
     for (int64_t g = 0; g < heads; ++g) {
-      load_turned(p_, q + g * p_.head_dim, q_row, p_.scale, q_ + g * size(), width_);
-      load_turned(p_, k + g * p_.head_dim, k_row, T(1), k_ + g * size(), width_);
+      load_turned(p_, q.head(g * p_.head_dim), p_.scale, q_ + g * size(), width_);
+      load_turned(p_, k.head(g * p_.head_dim), T(1), k_ + g * size(), width_);
     }
     dots(heads, q_, k_, weights_);
     if (!p_.linear) softmax(heads);
@@ -203,25 +203,27 @@ class Pairs {
     }
   }
 
-  void grad_of_queries(int64_t g, S* to, int64_t row) const {
+  void grad_of_queries(int64_t g, Out to) const {
     for (int64_t i = 0; i < p_.frames; ++i) {
       const T* s = grad_scores_ + g * pairs_ + start_[i];
       sum_rows<T>(
           first_seen(p_, i), last_seen(p_, i), [&](int64_t j) { return s[j]; }, k_ + g * size(),
           width_, width_,
-          [&](int64_t c, Vector<T> x) { store_unturned<T>(p_, x, p_.scale, to, row, i, c); });
+          [&](int64_t c, Vector<T> x) { store_unturned<T>(p_, x, p_.scale, to, i, c); });
     }
   }
-  void grad_of_keys(int64_t g, S* to_k, int64_t k_row, S* to_v, int64_t v_row) const {
+  void grad_of_keys(int64_t g, Out to_k, Out to_v) const {
     for (int64_t j = 0; j < p_.frames; ++j) {
       const int64_t first = first_seeing(p_, j), last = last_seeing(p_, j);
       const T *a = weights_ + g * pairs_ + j, *s = grad_scores_ + g * pairs_ + j;
       sum_rows<T>(
           first, last, [&](int64_t i) { return s[start_[i]]; }, q_ + g * size(), width_, width_,
-          [&](int64_t c, Vector<T> x) { store_unturned<T>(p_, x, T(1), to_k, k_row, j, c); });
+          [&](int64_t c, Vector<T> x) { store_unturned<T>(p_, x, T(1), to_k, j, c); });
       sum_rows<T>(
           first, last, [&](int64_t i) { return a[start_[i]]; }, grad_ + g * size(), width_, width_,
-          [&](int64_t c, Vector<T> x) { store_some<T>(to_v + j * v_row + c, x, p_.head_dim - c); });
+          [&](int64_t c, Vector<T> x) {
+            store_some<T>(to_v.data + j * to_v.row + c, x, p_.head_dim - c);
+          });
     }
   }
 

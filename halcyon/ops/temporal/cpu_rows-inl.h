@@ -24,6 +24,14 @@ class Scratch {
   int64_t used_ = 0;
 };
 
+// A pixel of one operand from some head on: frame t at data + t * row.
+template <class S>
+struct Pixel {
+  S* data;
+  int64_t row;
+  Pixel head(int64_t channel) const { return {data + channel, row}; }
+};
+
 // Frames [first_seen, last_seen) are seen by i; [first_seeing, last_seeing) see j.
 template <class T>
 inline int64_t first_seen(const Problem<T>& p, int64_t i) {
@@ -74,18 +82,17 @@ inline Vector<T> unrotate(const Problem<T>& p, Vector<T> x, int64_t t, int64_t c
 
 // One head of a pixel to rows of `width`, zero-padded; as it is, or rotated and scaled.
 template <class T, class S>
-void load_rows(const Problem<T>& p, const S* from, int64_t stride, T* to, int64_t width) {
+void load_rows(const Problem<T>& p, const Pixel<S>& from, T* to, int64_t width) {
   for (int64_t t = 0; t < p.frames; ++t) {
     for (int64_t c = 0; c < width; c += kLanes<T>)
-      store(to + t * width + c, load_some<T>(from + t * stride + c, p.head_dim - c));
+      store(to + t * width + c, load_some<T>(from.data + t * from.row + c, p.head_dim - c));
   }
 }
 template <class T, class S>
-void load_turned(const Problem<T>& p, const S* from, int64_t stride, T scale, T* to,
-                 int64_t width) {
+void load_turned(const Problem<T>& p, const Pixel<S>& from, T scale, T* to, int64_t width) {
   for (int64_t t = 0; t < p.frames; ++t) {
     for (int64_t c = 0; c < width; c += kLanes<T>) {
-      auto x = load_some<T>(from + t * stride + c, p.head_dim - c) * scale;
+      auto x = load_some<T>(from.data + t * from.row + c, p.head_dim - c) * scale;
       if (p.cos) x = rotate<T>(p, x, t, c);
       store(to + t * width + c, x);
     }
@@ -93,11 +100,11 @@ void load_turned(const Problem<T>& p, const S* from, int64_t stride, T scale, T*
 }
 // Channels c of frame t of a gradient of what was rotated and scaled.
 template <class T, class S>
-inline void store_unturned(const Problem<T>& p, Vector<T> x, T scale, S* to, int64_t stride,
-                           int64_t t, int64_t c) {
+inline void store_unturned(const Problem<T>& p, Vector<T> x, T scale, const Pixel<S>& to, int64_t t,
+                           int64_t c) {
   x *= scale;
   if (p.cos) x = unrotate<T>(p, x, t, c);
-  store_some<T>(to + t * stride + c, x, p.head_dim - c);
+  store_some<T>(to.data + t * to.row + c, x, p.head_dim - c);
 }
 
 }  // namespace
