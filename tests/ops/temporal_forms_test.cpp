@@ -199,6 +199,7 @@ TEST(TemporalForms, LongSequencesTakeLittleMemory) {
 TEST(TemporalForms, TheBestFormFollowsTheCost) {
   EXPECT_EQ(best_form(4, 64, true, true, 4), Form::pairs);
   EXPECT_EQ(best_form(4, 64, false, true, 4), Form::pairs);
+  EXPECT_EQ(best_form(33, 64, false, true, 33), Form::blocks);
   EXPECT_EQ(best_form(1024, 64, false, true, 1024), Form::blocks);
   EXPECT_EQ(best_form(1024, 64, true, true, 1024), Form::states);
   EXPECT_EQ(best_form(1024, 64, true, false, 1024), Form::states);

@@ -138,10 +138,12 @@ class Pairs {
     for (; slot < slots; ++slot) query_of_[slot] = key_of_[slot] = 0;
   }
 
-  // Where they are, if they can be used there.
+  // Where they are, if they can be used there. Frames are often a multiple of a cache's sets apart:
+  // more of them than it has ways would push one another out.
   Rows rows(In from, T* to) const {
     if constexpr (sizeof(S) == sizeof(T)) {
-      if (p_.head_dim == width_) return {from.data, from.row};
+      constexpr int64_t kWays = 8;
+      if (p_.head_dim == width_ && p_.frames <= kWays) return {from.data, from.row};
     }
     load_rows(p_, from, to, width_);
     return {to, width_};

@@ -4,8 +4,8 @@
 namespace halcyon::temporal_detail {
 namespace {
 
-// Blocks of fewer frames fill their tiles badly.
-constexpr int64_t kLongestPairs = 16;
+// A single block of frames computes what it hides as well: slower by a third at 32 frames, causal.
+constexpr int64_t kLongestPairs = kBlock;
 
 }  // namespace
 
