@@ -4,7 +4,8 @@
 namespace halcyon::temporal_detail {
 namespace {
 
-// A single block of frames computes what it hides as well: slower by a third at 32 frames, causal.
+// A single block of frames computes what it hides as well. 32 frames, causal, 96 pixels of 8 heads
+// of 64, on one core: 5.4 ms by pairs against 9.0 by blocks, backward 15.4 against 16.2.
 constexpr int64_t kLongestPairs = kBlock;
 
 }  // namespace
