@@ -12,8 +12,10 @@ std::vector<std::pair<std::string, double>> healda_flops(const HealDAConfig& c, 
   const double attended = d(c.pixel_attn_n_q_heads * c.pixel_attn_head_dim);
   const double kv = d(c.pixel_attn_n_kv_heads * c.pixel_attn_head_dim);
   const double condition =
-      d(c.obs_meta_dim + c.obs_type_embed_dim + c.channel_embed_dim + c.platform_embed_dim);
-  const double hidden = d(c.obs_film_hidden_dim), layers = d(c.num_layers);
+      d(c.obs_meta_dim + c.obs_type_embed_dim + c.channel_embed_dim.value_or(c.obs_type_embed_dim) +
+        c.platform_embed_dim.value_or(0));
+  const double hidden = d(c.obs_film_hidden_dim.value_or(2 * c.obs_token_dim)),
+               layers = d(c.num_layers);
   const double projections = 8 * tokens * width * width;
   const double cross =
       4 * (tokens * width * attended + d(rows) * (d(c.obs_token_dim) * kv + attended));

@@ -254,6 +254,12 @@ inline void product_tile(int64_t depth, const T* a, int64_t a_row, int64_t a_col
   }
 }
 
+// The next height of a tile below Rows, for rows that are left over: few steps, so that what is
+// left is not worked on with a handful of accumulators.
+constexpr int lower_tile(int rows) {
+  return rows > 16 ? 16 : rows > 12 ? 12 : rows > 8 ? 8 : rows > 6 ? 6 : rows > 4 ? 4 : rows - 1;
+}
+
 template <class T, int Rows, int Columns, bool Add>
 inline void product_rows(int64_t rows, int64_t depth, const T* a, int64_t a_row, int64_t a_column,
                          const T* b, int64_t b_row, T* c, int64_t c_row) {
@@ -261,7 +267,8 @@ inline void product_rows(int64_t rows, int64_t depth, const T* a, int64_t a_row,
     product_tile<T, Rows, Columns, Add>(depth, a, a_row, a_column, b, b_row, c, c_row);
   if constexpr (Rows > 1) {
     if (rows > 0)
-      product_rows<T, Rows / 2, Columns, Add>(rows, depth, a, a_row, a_column, b, b_row, c, c_row);
+      product_rows<T, lower_tile(Rows), Columns, Add>(rows, depth, a, a_row, a_column, b, b_row, c,
+                                                      c_row);
   }
 }
 

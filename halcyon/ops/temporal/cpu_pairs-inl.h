@@ -9,21 +9,6 @@
 namespace halcyon::temporal_detail {
 namespace {
 
-// Lane l of the result is the sum of rows[l]; the rows are spent.
-template <class T, int Step = 1>
-inline Vector<T> sums_of(Vector<T>* rows) {
-  if constexpr (Step == kLanes<T>) {
-    return rows[0];
-  } else {
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes<T>; i += 2 * Step) {
-      exchange<T, Step>(rows[i], rows[i + Step], std::make_index_sequence<kLanes<T>>());
-      rows[i] += rows[i + Step];
-    }
-    return sums_of<T, Step * 2>(rows);
-  }
-}
-
 // finish(c, sum over i in [from, to) of weight(i) * rows[i]) for each vector c of a row.
 template <class T, int Columns, class Weight, class Finish>
 inline void sum_columns(int64_t from, int64_t to, const Weight& weight, const T* rows,
@@ -158,7 +143,7 @@ class Pairs {
         for (int l = 0; l < kN; ++l)
           sum[l] += load(a + query_of_[s + l] + c) * load(b + key_of_[s + l] + c);
       }
-      store(result + s, sums_of<T>(sum));
+      store(result + s, sums_of_rows<T>(sum));
     }
   }
 
