@@ -5,9 +5,9 @@ Tensors here have the heads first: (heads, tokens, channels), scores (heads, tok
 """
 
 import torch
+from measuring import DTYPES, share_of
 
 NAMES = ("attention", "qk", "av")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 ALLOWED = {"fp32": 2e-5, "bf16": 2e-2}  # error over the largest value, forward; twice that for gradients
 CHECKED = 48                            # queries
 
@@ -68,17 +68,10 @@ class Check:
 
     def forward(self, out):
         actual = out[self._heads][:, self._queries].masked_fill(~self._used, 0)
-        self._compare("the output", actual, self._expected.masked_fill(~self._used, 0), self._allowed)
+        share_of("the output", actual, self._expected.masked_fill(~self._used, 0), self._allowed)
 
     def backward(self, grads):
         gradient = self.grad[self._heads][:, self._queries].double()
         expected = torch.autograd.grad(self._expected, self._inputs, gradient, retain_graph=True)
         for i, (one, wanted) in enumerate(zip(grads, expected)):
-            self._compare(f"gradient {i}", one[self._heads], wanted, 2 * self._allowed)
-
-    def _compare(self, what, actual, expected, allowed):
-        if actual.shape != expected.shape:
-            raise ValueError(f"wrong result: {what} is {tuple(actual.shape)}, expected {tuple(expected.shape)}")
-        share = ((actual.double() - expected).abs().max() / (allowed * expected.abs().max())).item()
-        if not share <= 1:
-            raise ValueError(f"wrong result: {what} has {share:.3g} of the allowed error")
+            share_of(f"gradient {i}", one[self._heads], wanted, 2 * self._allowed)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A peer in another process, as neighborhood.py sees it."""
+"""A peer in another process, as the script that times it sees it."""
 
 import json
 import os
@@ -16,11 +16,12 @@ class PeerError(Exception):
 class Remote:
     """Starts its process when asked something, and again if it has died."""
 
-    def __init__(self, name, python, threads, path, cache, log):
+    def __init__(self, subject, name, python, threads, path, cache, log, variables=None):
         # compiled code has the number of threads in it, and so has the folder that keeps it; no idle compiler processes
         self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path,
-                             "TORCHINDUCTOR_CACHE_DIR": f"{cache}-{threads}", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-        self.name, self._command, self._log, self._process = name, [python, WORKER, name, str(threads)], log, None
+                             "TORCHINDUCTOR_CACHE_DIR": f"{cache}-{threads}", "TORCHINDUCTOR_COMPILE_THREADS": "1",
+                             **(variables or {})}
+        self._command, self._log, self._process = [python, WORKER, subject, name, str(threads)], log, None
 
     def ask(self, do, **request):
         if self._process is None:

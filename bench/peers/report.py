@@ -5,12 +5,6 @@ import dataclasses
 import itertools
 import statistics
 
-HEAD = """\
-Median ± median absolute deviation in ms (least; runs), then useful GFLOP/s: forward 4 T W d H, backward 8, a half of it for
-qk and av alone, W the whole window also where it is causal. ×: the time over halcyon's of the same rounds; above 1, halcyon is
-faster. sdpa-dense attends to the whole sphere, another function; its GFLOP/s count the window's pairs all the same.
-"""
-
 
 @dataclasses.dataclass
 class Result:
@@ -39,14 +33,19 @@ class Result:
 
     @property
     def table(self):
+        """The title of the table that it is in."""
         return f"{self.operation} {'backward' if self.backward else 'forward'}, {self.dtype}, {self.threads} threads"
+
+    @property
+    def row(self):
+        return self.case
 
     def line(self):
         start = f"{self.peer:<22}"
         if not self.samples:
             return f"{start} {'FAILED: ' + self.failure if self.failure else '- ' + self.refusal}"
         return (f"{start}{self.median * 1e3:11.3f} ms ±{self.deviation * 1e3:<8.3g} min {min(self.samples) * 1e3:<10.3f} "
-                f"{len(self.samples):3} runs {self.rate:9.2f} GFLOP/s")
+                f"{len(self.samples):3} runs" + (f" {self.rate:9.2f} GFLOP/s" if self.flops else ""))
 
 
 def _ms(seconds):
@@ -58,38 +57,39 @@ def _cell(result, ours):
     if result is None or not result.samples:
         return "failed" if result and result.failure else "-"
     ratio = f", ×{result.median / ours.median:.2f}" if ours and ours is not result else ""
-    return (f"{_ms(result.median)} ±{_ms(result.deviation)} ({_ms(min(result.samples))}; {len(result.samples)}), "
-            f"**{result.rate:.3g}**{ratio}")
+    rate = f", **{result.rate:.3g}**" if result.flops else ""
+    return f"{_ms(result.median)} ±{_ms(result.deviation)} ({_ms(min(result.samples))}; {len(result.samples)}){rate}{ratio}"
 
 
-def _best(results, ours):
-    others = [r for r in results if r.samples and r is not ours and r.peer != "sdpa-dense"]
+def _best(results, ours, aside):
+    others = [r for r in results if r.samples and r is not ours and r.peer not in aside]
     if not ours or not others:
         return "-"
     best = min(others, key=lambda r: r.median)
     return f"×{best.median / ours.median:.2f} {best.peer}"
 
 
-def _rows(results):
+def _rows(results, aside):
     shown = [peer for peer in dict.fromkeys(r.peer for r in results) if any(r.samples for r in results if r.peer == peer)]
     yield ["case", *shown, "best peer"]
-    for case, group in itertools.groupby(results, key=lambda r: r.case):
+    for row, group in itertools.groupby(results, key=lambda r: r.row):
         cells = {r.peer: r for r in group}
         ours = cells.get("halcyon")
         ours = ours if ours and ours.samples else None
-        yield [case, *(_cell(cells.get(peer), ours) for peer in shown), _best(cells.values(), ours)]
+        yield [row, *(_cell(cells.get(peer), ours) for peer in shown), _best(cells.values(), ours, aside)]
 
 
-def markdown(results, machine):
-    lines = ["# Neighborhood attention beside its peers", "", *machine, "", *HEAD.splitlines()]
+def markdown(results, machine, title, head, aside=()):
+    """Tables of the results in their order. aside: peers that do something else, and so are never the best."""
+    lines = [f"# {title}", "", *machine, "", *head.splitlines()]
     for table, group in itertools.groupby(results, key=lambda r: r.table):
         group = list(group)
         if not any(r.samples for r in group):
             continue
-        rows = list(_rows(group))
+        rows = list(_rows(group, aside))
         lines += ["", f"## {table}", "", "| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
         lines += ["| " + " | ".join(row) + " |" for row in rows[1:]]
     missing = dict.fromkeys(f"{r.peer}: {r.refusal}" for r in results if r.refusal)
     lines += ["", "Not timed: " + "; ".join(missing) + "."] if missing else []
-    failures = [f"- {r.case} {r.table}, {r.peer}: {r.failure}" for r in results if r.failure]
+    failures = [f"- {r.row} {r.table}, {r.peer}: {r.failure}" for r in results if r.failure]
     return "\n".join([*lines, *(["", "Failed:", *failures] if failures else [])]) + "\n"
