@@ -1,42 +1,53 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Installs the peers of bench/peers/neighborhood.py, each into an environment of its own that borrows the project's torch:
-# NATTEN 0.17.5 as pip builds it (CMake without a build type: no optimisation, no OpenMP), 0.17.5 with full flags, and
-# 0.21.7, whose sources need no compiler without CUDA. What is there already is left alone.
+# Installs the peers of bench/peers/neighborhood.py and healda.py, each into an environment of its own that borrows the
+# project's torch: NATTEN 0.17.5 as pip builds it (CMake without a build type: no optimisation, no OpenMP), 0.17.5 with full
+# flags, 0.21.7, whose sources need no compiler without CUDA, and PhysicsNeMo 2.2.2, which is Python, with the three packages
+# that its layers call. What is there already is left alone.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
 
 usage() {
   cat <<TEXT
-usage: bench/peers/setup.sh [--into FOLDER] [--python PYTHON] [--flags "FLAGS"]
+usage: bench/peers/setup.sh [--into FOLDER] [--python PYTHON] [--flags "FLAGS"] [PEER]...
   --into FOLDER    where the environments go (default: build/peers)
   --python PYTHON  an interpreter with torch, which the environments borrow (default: .venv/bin/python)
   --flags FLAGS    the compiler's flags of the rebuilt 0.17.5 (default: -O3 -march=native -fopenmp)
-Takes about half an hour on one core; RUN="taskset -c 1" is put before the builds, JOBS is the compilers at a time.
+  PEER             these only (default: all):
+    physicsnemo            nvidia-physicsnemo 2.2.2, einops, jaxtyping, timm; for healda.py; a minute
+    natten-0.21.7          for neighborhood.py, like all of natten; a minute
+    natten-0.17.5-rebuilt  compiled with FLAGS; a quarter of an hour on one core
+    natten-0.17.5-pip      compiled as pip does; a quarter of an hour on one core
+RUN="taskset -c 1" is put before the builds, JOBS is the compilers at a time.
 TEXT
 }
 
-into=$here/build/peers python=$here/.venv/bin/python flags="-O3 -march=native -fopenmp"
+all=(physicsnemo natten-0.21.7 natten-0.17.5-rebuilt natten-0.17.5-pip)
+into=$here/build/peers python=$here/.venv/bin/python flags="-O3 -march=native -fopenmp" peers=()
 while [ $# -gt 0 ]; do
   case $1 in
     --into|--python|--flags) [ $# -gt 1 ] || { echo "setup: $1 needs a value" >&2; exit 2; }
       printf -v "${1#--}" %s "$2"; shift 2 ;;
     --help|-h) usage; exit 0 ;;
-    *) echo "setup: unknown argument $1" >&2; usage >&2; exit 2 ;;
+    *) [[ " ${all[*]} " == *" $1 "* ]] || { echo "setup: unknown argument $1" >&2; usage >&2; exit 2; }
+      peers+=("$1"); shift ;;
   esac
 done
+[ ${#peers[@]} -gt 0 ] || peers=("${all[@]}")
 
-for tool in cmake make g++; do
-  command -v "$tool" >/dev/null || { echo "setup: $tool is missing; tools/setup.sh installs it" >&2; exit 1; }
-done
+if [[ " ${peers[*]}" == *" natten-0.17.5"* ]]; then
+  for tool in cmake make g++; do
+    command -v "$tool" >/dev/null || { echo "setup: $tool is missing; tools/setup.sh installs it" >&2; exit 1; }
+  done
+fi
 site=$("$python" -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).resolve().parent.parent)' 2>/dev/null) ||
   { echo "setup: $python has no torch; 'make setup' installs it, or name another interpreter with --python" >&2; exit 1; }
 mkdir -p "$into"
 
-# install NAME VERSION [VARIABLE=VALUE]...
+# install NAME COMMAND...: a new environment, then COMMAND with its pip in the array pip
 install() {
-  local name=$1 version=$2 log=$into/$1.log
-  shift 2
+  local name=$1 log=$into/$1.log
+  shift
   if [ -e "$into/$name/installed" ]; then
     echo "setup: $name is there"
     return
@@ -46,10 +57,7 @@ install() {
   # An environment made inside another does not inherit from it; a .pth file lends it the project's packages.
   echo "$site" >"$("$into/$name/bin/python" -c 'import site; print(site.getsitepackages()[0])')/project.pth"
   local pip=("$into/$name/bin/python" -m pip install --disable-pip-version-check --no-deps)
-  # --no-cache-dir: pip would take the wheel of one build for the other
-  if ! { "${pip[@]}" wheel==0.45.1 &&
-         env -u CFLAGS -u CXXFLAGS "NATTEN_N_WORKERS=${JOBS:-1}" "$@" ${RUN:-} "${pip[@]}" --verbose --no-cache-dir \
-           --no-build-isolation --no-binary natten "natten==$version"; } >"$log" 2>&1; then
+  if ! "$@" >"$log" 2>&1; then
     tail -n 20 "$log" >&2
     echo "setup: $name could not be installed; all of the output is in $log" >&2
     exit 1
@@ -57,7 +65,31 @@ install() {
   touch "$into/$name/installed"
 }
 
-install natten-0.21.7 0.21.7
-install natten-0.17.5-rebuilt 0.17.5 "CXXFLAGS=$flags"
-install natten-0.17.5-pip 0.17.5
-echo "setup: ready; $python bench/peers/neighborhood.py --into $into"
+# natten VERSION [VARIABLE=VALUE]...
+natten() {
+  local version=$1
+  shift
+  # --no-cache-dir: pip would take the wheel of one build for the other
+  "${pip[@]}" wheel==0.45.1 &&
+    env -u CFLAGS -u CXXFLAGS "NATTEN_N_WORKERS=${JOBS:-1}" "$@" ${RUN:-} "${pip[@]}" --verbose --no-cache-dir \
+      --no-build-isolation --no-binary natten "natten==$version"
+}
+
+physicsnemo() {  # without torch and what else it names: see bench/peers/absent.py
+  "${pip[@]}" nvidia-physicsnemo==2.2.2 einops==0.8.2 jaxtyping==0.3.11 timm==1.0.31
+}
+
+for peer in "${peers[@]}"; do
+  case $peer in
+    physicsnemo) install "$peer" physicsnemo ;;
+    natten-0.21.7) install "$peer" natten 0.21.7 ;;
+    natten-0.17.5-rebuilt) install "$peer" natten 0.17.5 "CXXFLAGS=$flags" ;;
+    natten-0.17.5-pip) install "$peer" natten 0.17.5 ;;
+  esac
+done
+scripts=()
+for script in neighborhood healda; do
+  [[ $script == healda ]] && wanted=physicsnemo || wanted=natten
+  [[ " ${peers[*]}" == *" $wanted"* ]] && scripts+=("$python bench/peers/$script.py --into $into")
+done
+printf 'setup: ready; %s\n' "${scripts[@]}"
