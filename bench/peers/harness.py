@@ -36,10 +36,11 @@ def parser(description, cases, peers, passes, dtypes):
     return made
 
 
-def chosen(pattern, names, what, match=re.fullmatch):
-    found = [name for name in names if match(pattern, name)]
+def chosen(pattern, among, what, match=re.fullmatch):
+    """Those whose names match."""
+    found = [one for one in among if match(pattern, one.name)]
     if not found:
-        sys.exit(f"{script()}: no {what} matches {pattern!r}; there are {', '.join(names)}")
+        sys.exit(f"{script()}: no {what} matches {pattern!r}; there are {', '.join(one.name for one in among)}")
     return found
 
 

@@ -57,8 +57,8 @@ def flops(case, peer, backward):
     return 0 if PEERS[peer].linear else case.flops * (3 if backward else 1)
 
 
-def run(options, names, cases, threads, results, said):
-    peers = harness.remotes(options, "layer", [PEERS[name] for name in names], threads)
+def run(options, chosen, cases, threads, results, said):
+    peers = harness.remotes(options, "layer", chosen, threads)
     said.append(harness.machine(peers, threads))
     print(said[-1], flush=True)
     plan = [(case, step == "fwd_bwd", [dtype for dtype in options.dtypes if dtype in case.dtypes])
@@ -82,12 +82,11 @@ def run(options, names, cases, threads, results, said):
 
 def main():
     options = arguments()
-    names = harness.chosen(options.peers, list(PEERS), "peer")
-    known = [case.name for case in CASES]
-    cases = [case for case in CASES if case.name in harness.chosen(options.filter, known, "case", re.search)]
+    peers = harness.chosen(options.peers, PEERS.values(), "peer")
+    cases = harness.chosen(options.filter, CASES, "case", re.search)
     results, said = [], []
     for threads in options.threads:
-        run(options, names, cases, threads, results, said)
+        run(options, peers, cases, threads, results, said)
     print("\n" + markdown(results, said, TITLE, HEAD, ASIDE))
     harness.finish(results)
 

@@ -56,8 +56,8 @@ def measure(options, peers, problem, results):
     return list(results.values())
 
 
-def run(options, names, cases, threads, results, said):
-    peers = harness.remotes(options, "attention", [PEERS[name] for name in names], threads)
+def run(options, chosen, cases, threads, results, said):
+    peers = harness.remotes(options, "attention", chosen, threads)
     said.append(harness.machine(peers, threads))
     print(said[-1], flush=True)
     try_all(peers)
@@ -77,12 +77,11 @@ def run(options, names, cases, threads, results, said):
 
 def main():
     options = arguments()
-    names = harness.chosen(options.peers, list(PEERS), "peer")
-    known = [p.name for p in CASES]
-    cases = [p for p in CASES if p.name in harness.chosen(options.cases, known, "case")]
+    peers = harness.chosen(options.peers, PEERS.values(), "peer")
+    cases = harness.chosen(options.cases, CASES, "case")
     results, said = [], []
     for threads in options.threads:
-        run(options, names, cases, threads, results, said)
+        run(options, peers, cases, threads, results, said)
     harness.finish(results)
 
 
