@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stand-ins for packages that PhysicsNeMo imports and HealDA's layers never call: remote files, meshes, images, profiling.
 
-They would be a gigabyte, most of it for GPUs. A class of a stand-in serves as base, decorator or annotation, and does nothing.
+warp and torchvision come with code for GPUs, and some of the others with many packages more. What a stand-in gives serves as
+base, decorator or annotation, and does nothing.
 """
 
 import contextlib

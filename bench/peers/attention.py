@@ -11,7 +11,7 @@ CASE = {problem.name: problem for problem in CASES}
 
 
 class Prepared:
-    verdict = "agrees with the reference"
+    verdict, note = "agrees with the reference", ""
 
     def __init__(self, peer, problem, operation, dtype, backward):
         given, grad = make_inputs(problem, operation, dtype)

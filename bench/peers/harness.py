@@ -93,7 +93,7 @@ def measure(options, peers, results, request):
             continue
         one.refusal = answer.get("refused", "")
         if not one.refusal:
-            seconds = answer["seconds"]
+            one.note, seconds = answer["note"], answer["seconds"]
             print(f"    {name} {answer['verdict']}, {seconds:.3g} s", file=sys.stderr, flush=True)
             left[name] = 1 if seconds > options.long else min(max(math.ceil(options.seconds / seconds), FEWEST), MOST)
             share[name] = {"runs": math.ceil(left[name] / options.rounds), "warm": seconds < 1}

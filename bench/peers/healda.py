@@ -3,8 +3,8 @@
 
 Each peer runs in a process of its own for each number of threads, PhysicsNeMo in the environment that
 'bench/peers/setup.sh physicsnemo' installs. The first peer that runs a case gives its parameters to the others; every result,
-in a pass with backward every gradient too, is compared with what that one gives in fp32. Then they take turns, so that what
-disturbs the machine disturbs all. bf16 is autocast over fp32 parameters; fwd_bwd is a forward and a backward to all inputs and
+in a pass with backward every gradient too, is compared with what that one gives in fp32; where halcyon is further off than
+allowed, or anyone in fp32, it fails. Then they take turns, so that what disturbs the machine disturbs all. bf16 is autocast over fp32 parameters; fwd_bwd is a forward and a backward to all inputs and
 parameters.
 """
 
@@ -29,7 +29,8 @@ Median ± median absolute deviation in ms (least; runs), then GFLOP/s of the mat
 two forwards. ×: the time over halcyon's of the same rounds; above 1, halcyon is faster. physicsnemo runs with TorchDynamo off,
 physicsnemo-compiled as shipped (temporal attention is compiled). padded-sdpa: torch's masked attention over observations padded
 to the longest pixel; of pixel_attention alone, after projecting and padding; elsewhere in the place of PhysicsNeMo's loop over
-pixels, which is a reference. gemms-aten and gemms-onednn: only the two linear layers of temporal attention, by each library.
+pixels, which is a reference. gemms-aten and gemms-onednn: only the two linear layers of temporal attention, by each library, in
+bf16 with the casts to it.
 """
 ASIDE = ("gemms-aten", "gemms-onednn")
 

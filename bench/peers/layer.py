@@ -3,6 +3,7 @@
 
 import contextlib
 import functools
+import math
 import pathlib
 
 import torch
@@ -59,18 +60,16 @@ def write_reference(path, layer, backward):
 
 
 def compare(found, expected, dtype):
-    """The largest error over what is allowed."""
-    worst = 0
+    """[(error over what is allowed, of what)], the largest first."""
+    shares = []
     for (kind, wanted), allowed in zip(expected.items(), ALLOWED[dtype]):
         if found[kind].keys() != wanted.keys():
             raise ValueError(f"[compare] expected {kind} {', '.join(wanted)}, got {', '.join(found[kind])}")
         for name, tensor in wanted.items():
             what = f"the gradient of {name}" if kind == "gradients" else name
-            exact = not tensor.is_floating_point()
-            if exact and not torch.equal(found[kind][name].to(tensor.dtype), tensor):
-                raise ValueError(f"[compare] expected {what} equal, got others")
-            worst = max(worst, 0 if exact else share_of(what, found[kind][name], tensor, allowed))
-    return worst
+            share = share_of(what, found[kind][name], tensor, allowed if tensor.is_floating_point() else math.ulp(1))
+            shares.append((share if share == share else math.inf, what))  # not a number: nothing is further off
+    return sorted(shares, reverse=True)
 
 
 class Prepared:
@@ -86,15 +85,17 @@ class Prepared:
         state = expected.pop("state")
         if layer.module:
             layer.module.load_state_dict(state)
-        worst = compare(Pass(verified, dtype, backward).found(), expected, dtype)
+        first_pass = Pass(verified, dtype, backward)
+        self.seconds = seconds_of(lambda: setattr(self, "found", first_pass.found()))
+        worst, what = compare(self.found, expected, dtype)[0]
+        del self.found
         self.verdict = f"has {worst:.2g} of the allowed error" + (" to its own reference" if first else "")
-        self._pass = Pass(layer, dtype, backward)
-        self.seconds = seconds_of(self.run)
-        if self.seconds < 3:  # was it only the first touch?
+        self.note = f"{what} has {worst:.3g} of the allowed error" if not worst <= 1 else ""
+        if self.note and (peer.name == "halcyon" or dtype == "fp32"):  # how others round in bf16 is told only
+            raise ValueError(f"[compare] expected at most the allowed error, got: {self.note}")
+        self.run = Pass(layer, dtype, backward).run
+        if self.seconds < 3:  # was it only the first touch? It compiled, too
             self.seconds = seconds_of(self.run)
-
-    def run(self):
-        self._pass.run()
 
 
 def prepare(peer, case, dtype, backward, reference):

@@ -17,16 +17,19 @@ def seconds_of(run):
 
 
 def share_of(what, actual, expected, allowed):
-    """The largest error over the allowed one, which is relative to the largest value; raises above 1."""
+    """The largest error over the allowed one, which is relative to the largest value."""
     if actual.shape != expected.shape:
         raise ValueError(f"[compare] expected {what} of shape {tuple(expected.shape)}, got {tuple(actual.shape)}")
     expected = expected.double()
     error = (actual.double() - expected).abs().max().item()
     largest = expected.abs().max().item()
-    share = error / (allowed * largest) if largest else 0 if error == 0 else math.inf
+    return error / (allowed * largest) if largest else 0 if error == 0 else math.inf
+
+
+def require(what, actual, expected, allowed):
+    share = share_of(what, actual, expected, allowed)
     if not share <= 1:
         raise ValueError(f"[compare] expected {what} within {allowed:g} of the largest value, got {share * allowed:.3g}")
-    return share
 
 
 def peaks():

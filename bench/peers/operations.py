@@ -5,7 +5,7 @@ Tensors here have the heads first: (heads, tokens, channels), scores (heads, tok
 """
 
 import torch
-from measuring import DTYPES, share_of
+from measuring import DTYPES, require
 
 NAMES = ("attention", "qk", "av")
 ALLOWED = {"fp32": 2e-5, "bf16": 2e-2}  # error over the largest value, forward; twice that for gradients
@@ -68,10 +68,10 @@ class Check:
 
     def forward(self, out):
         actual = out[self._heads][:, self._queries].masked_fill(~self._used, 0)
-        share_of("the output", actual, self._expected.masked_fill(~self._used, 0), self._allowed)
+        require("the output", actual, self._expected.masked_fill(~self._used, 0), self._allowed)
 
     def backward(self, grads):
         gradient = self.grad[self._heads][:, self._queries].double()
         expected = torch.autograd.grad(self._expected, self._inputs, gradient, retain_graph=True)
         for i, (one, wanted) in enumerate(zip(grads, expected)):
-            share_of(f"gradient {i}", one[self._heads], wanted, 2 * self._allowed)
+            require(f"gradient {i}", one[self._heads], wanted, 2 * self._allowed)

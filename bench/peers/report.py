@@ -18,6 +18,7 @@ class Result:
     samples: list = dataclasses.field(default_factory=list)  # seconds
     refusal: str = ""
     failure: str = ""
+    note: str = ""
 
     @property
     def median(self):
@@ -45,7 +46,8 @@ class Result:
         if not self.samples:
             return f"{start} {'FAILED: ' + self.failure if self.failure else '- ' + self.refusal}"
         return (f"{start}{self.median * 1e3:11.3f} ms ±{self.deviation * 1e3:<8.3g} min {min(self.samples) * 1e3:<10.3f} "
-                f"{len(self.samples):3} runs" + (f" {self.rate:9.2f} GFLOP/s" if self.flops else ""))
+                f"{len(self.samples):3} runs" + (f" {self.rate:9.2f} GFLOP/s" if self.flops else "")
+                + (f"  {self.note}" if self.note else ""))
 
 
 def _ms(seconds):
@@ -91,5 +93,7 @@ def markdown(results, machine, title, head, aside=()):
         lines += ["| " + " | ".join(row) + " |" for row in rows[1:]]
     missing = dict.fromkeys(f"{r.peer}: {r.refusal}" for r in results if r.refusal)
     lines += ["", "Not timed: " + "; ".join(missing) + "."] if missing else []
-    failures = [f"- {r.row} {r.table}, {r.peer}: {r.failure}" for r in results if r.failure]
-    return "\n".join([*lines, *(["", "Failed:", *failures] if failures else [])]) + "\n"
+    for heading, what in ("Noted", "note"), ("Failed", "failure"):
+        told = [f"- {r.row} {r.table}, {r.peer}: {getattr(r, what)}" for r in results if getattr(r, what)]
+        lines += ["", f"{heading}:", *told] if told else []
+    return "\n".join(lines) + "\n"

@@ -2,7 +2,8 @@
 """One peer in its own interpreter: answers requests, a line of JSON each, until its input ends (see remote.py).
 
 Usage: worker.py SUBJECT PEER THREADS. The subject is a module here. Its prepare(peer, ...) gives the reason why this peer does
-not run a case, or what runs it: run, about how many seconds that takes, and in words how its result was found to be.
+not run a case, or what runs it: run, about how many seconds that takes, and in words how its result was found to be (verdict)
+and what of it is to be told with the times (note).
 """
 
 import importlib
@@ -24,7 +25,7 @@ class Server:
         if isinstance(found, str):
             return {"refused": found}
         self.prepared = found
-        return {"seconds": found.seconds, "verdict": found.verdict}
+        return {"seconds": found.seconds, "verdict": found.verdict, "note": found.note}
 
     def time(self, runs, warm):
         if warm:  # what another peer has pushed out of the caches
