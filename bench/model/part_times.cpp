@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <memory>
+#include <utility>
 
 namespace halcyon::bench {
 namespace {
@@ -18,18 +19,26 @@ std::map<std::string, double>& sums() {
   return seconds;
 }
 
+std::function<void(const std::string&)>& on_end() {
+  static std::function<void(const std::string&)> report;
+  return report;
+}
+
 std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& /*function*/) {
   return std::make_unique<Begun>();
 }
 
 void end(const at::RecordFunction& function, at::ObserverContext* context) {
   const auto begun = static_cast<const Begun*>(context)->time;
-  sums()[function.name()] += std::chrono::duration<double>(Clock::now() - begun).count();
+  const std::string name = function.name();
+  sums()[name] += std::chrono::duration<double>(Clock::now() - begun).count();
+  on_end()(name);
 }
 
 }  // namespace
 
-PartTimes::PartTimes() {
+PartTimes::PartTimes(std::function<void(const std::string&)> report) {
+  on_end() = std::move(report);
   sums().clear();
   handle_ = at::addGlobalCallback(
       at::RecordFunctionCallback(begin, end).scopes({at::RecordScope::USER_SCOPE}));

@@ -17,6 +17,7 @@
 #include "bench/model/part_times.h"
 #include "bench/support/observations.h"
 #include "bench/support/peak.h"
+#include "halcyon/base/progress.h"
 #include "halcyon/model/healda.h"
 #include "halcyon/ops/cpu_bf16.h"
 #include "halcyon/sphere/healpix.h"
@@ -164,10 +165,15 @@ int run(int64_t layers, int64_t rows, int64_t level) {
   std::fflush(stdout);
 
   const torch::NoGradGuard no_grad;
-  const PartTimes times;
+  Progress progress("analysis", layers * config.time_length);
+  const PartTimes times([&](const std::string& part) {
+    // a frame at a time on production's grid
+    if (part == "halcyon::spatial_attention") progress.advance();
+  });
   const double start = seconds_now();
   const auto y = analyse(model, in);
   const double seconds = seconds_now() - start, memory = peak_memory();
+  progress.finish();
   const bool finite = y.isfinite().all().item<bool>();
   std::printf("analysis (%ld channels, %ld pixels): %.1f s, %s, largest memory %.2f GB\n",
               y.size(1), y.size(3), seconds, finite ? "finite" : "NOT FINITE", 1e-9 * memory);

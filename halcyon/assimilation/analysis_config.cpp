@@ -17,6 +17,9 @@ AnalysisConfig AnalysisConfig::from(const config::Node& run) {
   } catch (const Error& e) {
     run.fail("device", e.what());
   }
+  static const config::Names<at::ScalarType> kPrecisions{{"fp32", at::kFloat},
+                                                         {"bf16", at::kBFloat16}};
+  c.precision = run.choice("precision", kPrecisions, c.precision);
   const auto times = run.section("times");
   const int64_t first = times.time("start"), last = times.time("end"),
                 step = times.duration("step", 6 * 3600);

@@ -263,7 +263,8 @@ Analysis analyse(const AnalysisConfig& config) {
   }
 
   auto model = load_checkpoint(config.checkpoint);
-  model->to(open_device(config.device));
+  model->to(open_device(config.device), config.precision);
+  model->prepare_inference();
   RegionalModel network(system, model);
   const auto pixels = network.analyse_pixels(batch);
   HALCYON_CHECK_KIND(pixels.isfinite().all().item<bool>(), numerics, "analyze",

@@ -21,6 +21,7 @@ struct AnalysisConfig {
   std::shared_ptr<const RegionalSystem> system;
   std::filesystem::path checkpoint;
   std::string device = "cpu";
+  at::ScalarType precision = at::kFloat;  // of weights and activations
   std::vector<std::filesystem::path> observation_files;
   std::string observation_format = "auto";
   std::filesystem::path station_file;          // empty: looked for beside the observations

@@ -57,7 +57,9 @@ RegionalModel::RegionalModel(const RegionalSystem& system, HealDA model)
 
 at::Tensor RegionalModel::forward_pixels(const std::vector<DepartureSet>& batch) {
   const auto size = static_cast<int64_t>(batch.size());
-  const auto device = model_->parameters().front().device();
+  const auto weights = model_->parameters().front().options();
+  const auto device = weights.device();
+  const auto type = c10::typeMetaToScalarType(weights.dtype());
   auto clock = at::empty({size, kClockChannels, 1, 1});
   for (int64_t b = 0; b < size; ++b) {
     const double hour = second_of_day(batch[b].time) / 86400,
@@ -71,12 +73,12 @@ at::Tensor RegionalModel::forward_pixels(const std::vector<DepartureSet>& batch)
   const auto pixels = statics_.size(3);
   const auto x =
       at::cat({statics_.expand({size, -1, -1, -1}), clock.expand({size, -1, 1, pixels})}, 1)
-          .to(device);
+          .to(device, type);
   // One year of fields teaches nothing about its single days: the calendar embedding, whose
   // harmonics resolve them, is held at one date, and the season and the hour come as smooth
   // channels.
-  const auto date = at::zeros({size, 1}, x.options());
-  const auto context = encoder_.encode(batch).to(device);
+  const auto date = at::zeros({size, 1}, x.options().dtype(at::kFloat));
+  const auto context = encoder_.encode(batch).to(device, type);
   const auto scaled = model_->forward(x, at::zeros({size}, x.options()), date, date, context);
   return scaled.reshape({size, -1}).to(at::kFloat).cpu() * pixel_spread_;
 }

@@ -13,18 +13,21 @@ namespace {
 
 constexpr const char* kName = "VideoDiTBlock.forward_in_place";
 
-// Tokens of a piece: enough that products run at their full speed.
-constexpr int64_t kTokens = 4096;
+// Tokens of a piece, a frame of the production model: enough that products run at their full speed
+// and that weights are seldom converted.
+constexpr int64_t kTokens = 12288;
 
-// f(first, count) of the items [0, all), so many at a time that they have about kTokens tokens.
+// f(first, count) of the items [0, all), so many at a time that they have at most kTokens tokens,
+// but one at least. Several samples that pass as one are then never cut within.
 template <class F>
 void each_piece_of(int64_t all, int64_t tokens_of_item, const F& f) {
   const int64_t step = std::max<int64_t>(1, kTokens / std::max<int64_t>(tokens_of_item, 1));
   for (int64_t first = 0; first < all; first += step) f(first, std::min(step, all - first));
 }
 
-Modulation of_sample(const Modulation& m, int64_t b) {
-  return {m.shift.narrow(0, b, 1), m.scale.narrow(0, b, 1), m.gate.narrow(0, b, 1)};
+Modulation of_samples(const Modulation& m, int64_t first, int64_t count) {
+  const auto part = [&](const at::Tensor& t) { return t.narrow(0, first, count); };
+  return {part(m.shift), part(m.scale), part(m.gate)};
 }
 
 // The mask of frames first .. first + count of all samples' frames, where they have masks of their
@@ -55,16 +58,21 @@ void VideoDiTBlockImpl::forward_in_place(const at::Tensor& hidden_states, const 
   const auto advance = [&](const at::Tensor& part, const Modulation& m, const auto& branch) {
     part.copy_(added(part, branch(normed(part, m)), m));
   };
+  // f(first, count, modulation) of samples: of many that are small, else of each.
+  const auto each_samples = [&](const Modulation& m, const auto& f) {
+    each_piece_of(samples, frames * pixels, [&](int64_t first, int64_t count) {
+      f(first, count, of_samples(m, first, count));
+    });
+  };
   auto next = modulations.begin() + 2;
 
-  for (int64_t b = 0; b < samples; ++b) {
-    const auto m = of_sample(modulations[0], b);
-    each_piece_of(frames, pixels, [&](int64_t first, int64_t count) {
-      const auto kwargs = of_frames(attn_kwargs, b * frames + first, count);
-      advance(hidden_states.narrow(0, b, 1).narrow(1, first, count), m,
+  each_samples(modulations[0], [&](int64_t b, int64_t n, const Modulation& m) {
+    each_piece_of(frames, n * pixels, [&](int64_t first, int64_t count) {
+      const auto kwargs = of_frames(attn_kwargs, b * frames + first, n * count);
+      advance(hidden_states.narrow(0, b, n).narrow(1, first, count), m,
               [&](const auto& x) { return spatial(x, kwargs); });
     });
-  }
+  });
   if (cross_attention_) {
     const auto& modulation = *next++;
     const auto kwargs_of = [&](int64_t first, int64_t count) {
@@ -74,33 +82,29 @@ void VideoDiTBlockImpl::forward_in_place(const at::Tensor& hidden_states, const 
       advance(hidden_states, modulation,
               [&](const auto& x) { return cross(x, cross_attn_kwargs); });
     } else {
-      for (int64_t b = 0; b < samples; ++b) {
-        const auto m = of_sample(modulation, b);
-        each_piece_of(frames * pixels, 1, [&](int64_t first, int64_t count) {
-          const auto kwargs = kwargs_of(b * frames * pixels + first, count);
-          advance(all_tokens.narrow(0, b, 1).narrow(2, first, count), m,
+      each_samples(modulation, [&](int64_t b, int64_t n, const Modulation& m) {
+        each_piece_of(frames * pixels, n, [&](int64_t first, int64_t count) {
+          const auto kwargs = kwargs_of(b * frames * pixels + first, n * count);
+          advance(all_tokens.narrow(0, b, n).narrow(2, first, count), m,
                   [&](const auto& x) { return cross(x, kwargs); });
         });
-      }
-    }
-  }
-  if (!temporal_attention_.is_empty()) {
-    const auto& modulation = *next++;
-    for (int64_t b = 0; b < samples; ++b) {
-      const auto m = of_sample(modulation, b);
-      each_piece_of(pixels, frames, [&](int64_t first, int64_t count) {
-        advance(hidden_states.narrow(0, b, 1).narrow(2, first, count), m,
-                [&](const auto& x) { return temporal(x, temporal_attn_kwargs); });
       });
     }
   }
-  for (int64_t b = 0; b < samples; ++b) {
-    const auto m = of_sample(modulations[1], b);
-    each_piece_of(frames * pixels, 1, [&](int64_t first, int64_t count) {
-      advance(all_tokens.narrow(0, b, 1).narrow(2, first, count), m,
-              [&](const auto& x) { return mlp(x); });
+  if (!temporal_attention_.is_empty()) {
+    each_samples(*next++, [&](int64_t b, int64_t n, const Modulation& m) {
+      each_piece_of(pixels, n * frames, [&](int64_t first, int64_t count) {
+        advance(hidden_states.narrow(0, b, n).narrow(2, first, count), m,
+                [&](const auto& x) { return temporal(x, temporal_attn_kwargs); });
+      });
     });
   }
+  each_samples(modulations[1], [&](int64_t b, int64_t n, const Modulation& m) {
+    each_piece_of(frames * pixels, n, [&](int64_t first, int64_t count) {
+      advance(all_tokens.narrow(0, b, n).narrow(2, first, count), m,
+              [&](const auto& x) { return mlp(x); });
+    });
+  });
 }
 
 }  // namespace halcyon

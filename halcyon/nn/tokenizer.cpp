@@ -48,14 +48,28 @@ at::Tensor HEALPixPatchTokenizerImpl::forward(const at::Tensor& x, const at::Ten
                   kName, "expected second_of_day and day_of_year (B, T) = ({}, {}), got {}",
                   x.size(0), x.size(2), describe(*time));
   }
-  const int64_t width = options_.hidden_size;
-  const auto patches =
-      linear_layer(grid_.gather(x), conv_->weight.reshape({width, -1}), conv_->bias);
-  // in double throughout when the module is
-  const auto type = pos_embed_.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const auto calendar = calendar_->channels_last(day_of_year.to(x.device(), type),
-                                                 second_of_day.to(x.device(), type));
-  const auto tokens = ((patches + calendar) + pos_embed_).to(pos_embed_.scalar_type());
+  const auto embed = [&](const at::Tensor& fields, const at::Tensor& second,
+                         const at::Tensor& day) {
+    const auto patches = linear_layer(
+        grid_.gather(fields), conv_->weight.reshape({options_.hidden_size, -1}), conv_->bias);
+    // in double throughout when the module is
+    const auto type = pos_embed_.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+    const auto calendar =
+        calendar_->channels_last(day.to(x.device(), type), second.to(x.device(), type));
+    return ((patches + calendar) + pos_embed_).to(pos_embed_.scalar_type());
+  };
+  at::Tensor tokens;
+  if (at::GradMode::is_enabled() || x.size(2) < 2) {
+    tokens = embed(x, second_of_day, day_of_year);
+  } else {  // nothing is kept: a frame at a time, as the calendar takes several times the tokens
+    tokens = at::empty({x.size(0), x.size(2), grid_.coarse_size(), options_.hidden_size},
+                       pos_embed_.options());
+    for (int64_t t = 0; t < x.size(2); ++t) {
+      const auto of_frame = [t](const at::Tensor& time) { return time.narrow(1, t, 1); };
+      tokens.narrow(1, t, 1).copy_(
+          embed(x.narrow(2, t, 1), of_frame(second_of_day), of_frame(day_of_year)));
+    }
+  }
   return options_.separate_time_axis ? tokens : tokens.flatten(1, 2);
 }
 

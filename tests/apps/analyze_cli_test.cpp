@@ -61,6 +61,18 @@ TEST_F(AnalyzeCli, WritesTheAnalysisOnBothGrids) {
   EXPECT_LT(grid.data.max().item<float>(), 340);
 }
 
+// Weights in half the memory; the analysis is the same but for rounding.
+TEST_F(AnalyzeCli, InBfloat16) {
+  const auto folder = runs().file("in-bf16");
+  const auto result = runs().run("analyze", "--set precision=bf16 --set output=" + folder.string());
+  ASSERT_EQ(result.code, 0) << result.output;
+  const auto narrow = state::read_fields(folder / "analysis_latlon.nc"),
+             wide = state::read_fields(products() / "analysis_latlon.nc");
+  EXPECT_FALSE(identical(narrow.data, wide.data));
+  EXPECT_LT((narrow.data - wide.data).abs().max().item<double>(), 0.3);
+  EXPECT_EQ(record_of(folder)["configuration"]["run"]["precision"], "bf16");
+}
+
 TEST_F(AnalyzeCli, FeedbackHoldsEveryReportOfEveryWindow) {
   const NetcdfReader file(products() / "feedback.nc");
   const auto rows = file.dimension("obs");

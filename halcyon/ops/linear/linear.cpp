@@ -53,7 +53,17 @@ at::Tensor as_float(const at::Tensor& t) {
 at::Tensor forward_in_float(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                             Activation activation, at::ScalarType type) {
   const InFloat guard;
-  return linear_detail::forward(as_float(x), as_float(weight), as_float(bias), activation).to(type);
+  const auto w = as_float(weight), b = as_float(bias);
+  if (type == at::kFloat) return linear_detail::forward(as_float(x), w, b, activation);
+  // pieces whose wide results malloc hands out again, instead of fresh pages for each
+  constexpr int64_t kRows = 1024;
+  const auto result = at::empty({x.size(0), weight.size(0)}, x.options().dtype(type));
+  for (int64_t first = 0; first < x.size(0); first += kRows) {
+    const int64_t count = std::min(kRows, x.size(0) - first);
+    result.narrow(0, first, count)
+        .copy_(linear_detail::forward(as_float(x.narrow(0, first, count)), w, b, activation));
+  }
+  return result;
 }
 
 struct Linear : torch::autograd::Function<Linear> {
