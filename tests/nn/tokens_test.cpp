@@ -158,6 +158,18 @@ TEST(Tokenizer, Bf16ModuleAndAutocast) {
   EXPECT_TRUE(near(low, y, kBf16));
 }
 
+// Without gradients the frames come one at a time.
+TEST(Tokenizer, FramesOneAtATime) {
+  for (const bool separate : {true, false}) {
+    HEALPixPatchTokenizer tokenizer(HEALPixPatchTokenizerOptions{3, 8, 3, 1, separate, {}});
+    const auto x = torch::randn({2, 3, 5, 768}), second = torch::rand({2, 5}) * 86400,
+               day = torch::rand({2, 5}) * 365;
+    const auto together = tokenizer->forward(x, second, day);
+    const torch::NoGradGuard no_grad;
+    EXPECT_TRUE(near(tokenizer->forward(x, second, day), together, 1e-6));
+  }
+}
+
 TEST(Tokenizer, Refuses) {
   EXPECT_TRUE(refuses(
       [] {
