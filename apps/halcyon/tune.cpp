@@ -9,6 +9,7 @@
 
 #include "apps/halcyon/commands.h"
 #include "halcyon/assimilation/analysis_run.h"
+#include "halcyon/assimilation/regional_system.h"
 #include "halcyon/base/error.h"
 #include "halcyon/base/files.h"
 #include "halcyon/base/log.h"
@@ -48,7 +49,7 @@ HealDAConfig model_of(const std::filesystem::path& file) {
 }
 
 // Analyses go through the model in pieces of this many.
-constexpr int64_t kPiece = 32;
+constexpr int64_t kPiece = assimilation::RegionalModel::kChunk;
 
 Plan plan_of_run(const config::Node& run) {
   Plan plan;

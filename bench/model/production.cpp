@@ -3,10 +3,8 @@
 // observations; random weights. Prints the time of each part against its arithmetic, and the
 // process's largest memory, which must stay below 8 GB.
 #include <ATen/Parallel.h>
-#include <fmt/format.h>
 #include <torch/torch.h>
 
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -17,6 +15,7 @@
 #include "bench/model/part_times.h"
 #include "bench/support/observations.h"
 #include "bench/support/peak.h"
+#include "bench/support/sampling.h"
 #include "halcyon/base/progress.h"
 #include "halcyon/model/healda.h"
 #include "halcyon/ops/cpu_bf16.h"
@@ -29,11 +28,6 @@ constexpr double kMostBytes = 8e9;
 constexpr int64_t kIds = 500;  // of each table of embeddings
 // Largest error of the model in bfloat16 and in place, relative to the largest value in float.
 constexpr double kBound = 5e-2;
-
-double seconds_now() {
-  const auto since = std::chrono::steady_clock::now().time_since_epoch();
-  return std::chrono::duration<double>(since).count();
-}
 
 // The process's largest resident memory until now, bytes.
 double peak_memory() {
@@ -153,15 +147,18 @@ int run(int64_t layers, int64_t rows, int64_t level) {
   config.num_layers = layers;
   config.level_model = level;
   config.level_in = level + 1;
-  const double begin = seconds_now();
-  auto model = make_model(config, torch::kBFloat16);
+  HealDA model(nullptr);
+  Inputs in;
+  const double drawing = seconds_of([&] {
+    model = make_model(config, torch::kBFloat16);
+    in = make_inputs(config, rows, torch::kBFloat16);
+  });
   int64_t parameters = 0;
   for (const auto& p : model->parameters()) parameters += p.numel();
-  const auto in = make_inputs(config, rows, torch::kBFloat16);
   std::printf("%.3f G parameters, %ld pixels, %ld observations: drawn in %.0f s, %.2f GB\n",
               1e-9 * static_cast<double>(parameters),
-              config.time_length * healpix::npix(static_cast<int>(level)), rows,
-              seconds_now() - begin, 1e-9 * peak_memory());
+              config.time_length * healpix::npix(static_cast<int>(level)), rows, drawing,
+              1e-9 * peak_memory());
   std::fflush(stdout);
 
   const torch::NoGradGuard no_grad;
@@ -170,9 +167,9 @@ int run(int64_t layers, int64_t rows, int64_t level) {
     // a frame at a time on production's grid
     if (part == "halcyon::spatial_attention") progress.advance();
   });
-  const double start = seconds_now();
-  const auto y = analyse(model, in);
-  const double seconds = seconds_now() - start, memory = peak_memory();
+  at::Tensor y;
+  const double seconds = seconds_of([&] { y = analyse(model, in); });
+  const double memory = peak_memory();
   progress.finish();
   const bool finite = y.isfinite().all().item<bool>();
   std::printf("analysis (%ld channels, %ld pixels): %.1f s, %s, largest memory %.2f GB\n",

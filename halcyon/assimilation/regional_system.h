@@ -42,6 +42,8 @@ struct RegionalSystem {
 // The network with its system: departures in, anomalies on the grid out.
 class RegionalModel {
  public:
+  static constexpr int64_t kChunk = 32;  // samples of a piece of analyse()
+
   RegionalModel(const RegionalSystem& system, HealDA model);
 
   // (B, X) float32 anomalies on the lat-lon grid; differentiable in the model's parameters.
@@ -49,8 +51,8 @@ class RegionalModel {
   // (B, X_fine) anomalies on the HEALPix pixels.
   at::Tensor forward_pixels(const std::vector<DepartureSet>& batch);
   // The same without autograd and in evaluation mode, in pieces that bound memory.
-  at::Tensor analyse(const std::vector<DepartureSet>& batch, int64_t chunk = 32);
-  at::Tensor analyse_pixels(const std::vector<DepartureSet>& batch, int64_t chunk = 32);
+  at::Tensor analyse(const std::vector<DepartureSet>& batch, int64_t chunk = kChunk);
+  at::Tensor analyse_pixels(const std::vector<DepartureSet>& batch, int64_t chunk = kChunk);
 
   HealDA& model() { return model_; }
   const SurfaceEncoder& encoder() const { return encoder_; }

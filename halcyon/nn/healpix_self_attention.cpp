@@ -72,9 +72,9 @@ void HealpixSelfAttentionImpl::check_call(const at::Tensor& x, const at::Tensor&
                 "expected x of 12 * 4^level tokens, got {}", describe(x));
 }
 
-at::Tensor HealpixSelfAttentionImpl::mix(const at::Tensor& q, const at::Tensor& k,
-                                         const at::Tensor& v,
+at::Tensor HealpixSelfAttentionImpl::mix(const at::Tensor& qkv,
                                          const at::Tensor& /*attn_mask*/) const {
+  const auto [q, k, v] = normalised(qkv);
   auto window = window_;
   if (!tokens_) window.level = healpix::level_of(q.size(1));
   const double scale = 1 / std::sqrt(static_cast<double>(q.size(3)));

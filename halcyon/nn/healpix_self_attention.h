@@ -25,8 +25,7 @@ class HealpixSelfAttentionImpl : public SelfAttentionImpl {
   // Throws Error(argument) unless x has as many tokens as the grid, without one 12 * 4^level, and
   // Error(unsupported) for an attn_mask.
   void check_call(const at::Tensor& x, const at::Tensor& attn_mask) const override;
-  at::Tensor mix(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                 const at::Tensor& attn_mask) const override;
+  at::Tensor mix(const at::Tensor& qkv, const at::Tensor& attn_mask) const override;
 
  private:
   HealpixNeighborhood window_;     // without a grid, the level is the call's

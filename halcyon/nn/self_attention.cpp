@@ -8,6 +8,7 @@
 
 #include "halcyon/base/error.h"
 #include "halcyon/nn/checks.h"
+#include "halcyon/ops/attention/attention.h"
 #include "halcyon/ops/cpu_bf16.h"
 #include "halcyon/ops/rms_norm.h"
 
@@ -16,24 +17,19 @@ namespace {
 
 constexpr double kRmsEps = 1e-6, kLayerNormEps = 1e-5;
 
-using Norm = std::function<at::Tensor(const at::Tensor&)>;
-
-// Registers the norm with its parameters, if it has any, as `key` of parent.
-Norm make_norm(torch::nn::Module& parent, const std::string& key,
-               const SpatialAttentionOptions& options, int64_t width) {
-  const bool rms = *options.qk_norm_type == "RMSNorm";
-  const double eps = options.qk_norm_eps.value_or(rms ? kRmsEps : kLayerNormEps);
-  if (!options.qk_norm_affine) {
-    return [rms, width, eps](const at::Tensor& x) {
-      return rms ? rms_norm(x, std::nullopt, eps) : at::layer_norm(x, {width}, {}, {}, eps);
-    };
+// q, k, v (N, L, H, d), mask or undefined -> (N, L, H, d).
+at::Tensor attend_by_operators(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                               const at::Tensor& mask, double dropout, bool causal) {
+  if (is_bf16_for_float({q, k, v})) {
+    const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+    const auto wide = [](const at::Tensor& t) { return t.to(at::kFloat); };
+    return attend_by_operators(wide(q), wide(k), wide(v), mask, dropout, causal).to(at::kBFloat16);
   }
-  if (rms) {
-    const auto norm = parent.register_module(key, nn::RMSNorm(width, eps));
-    return [impl = norm.get()](const at::Tensor& x) { return impl->forward(x); };
-  }
-  const auto norm = parent.register_module(key, nn::LayerNorm(width, eps));
-  return [impl = norm.get()](const at::Tensor& x) { return impl->forward(x); };
+  std::optional<at::Tensor> given;
+  if (mask.defined()) given = mask.is_floating_point() ? mask.to(q.scalar_type()) : mask;
+  const auto heads = [](const at::Tensor& t) { return t.transpose(1, 2); };
+  return heads(
+      at::scaled_dot_product_attention(heads(q), heads(k), heads(v), given, dropout, causal));
 }
 
 }  // namespace
@@ -63,10 +59,14 @@ SelfAttentionImpl::SelfAttentionImpl(const std::string& name,
                 "expected a qk_norm_eps of 0 or more, got {}", *options.qk_norm_eps);
   const auto attn_op = register_module("attn_op", std::make_shared<torch::nn::Module>("attn_op"));
   qkv_ = attn_op->register_module("qkv", nn::Linear(options.hidden_size, 3 * options.hidden_size));
-  if (norm) {
-    q_norm_ = make_norm(*attn_op, "q_norm", options, d_head_);
-    k_norm_ = make_norm(*attn_op, "k_norm", options, d_head_);
-  }
+  const auto add_norms = [&](auto& norms) {
+    for (const auto& [key, module] : {std::pair("q_norm", &norms.q), {"k_norm", &norms.k}}) {
+      *module = std::decay_t<decltype(norms.q)>(d_head_, norm_eps());
+      attn_op->register_module(key, *module);
+    }
+  };
+  if (options.qk_norm_affine && has_rms_norm()) add_norms(rms_norms_);
+  if (options.qk_norm_affine && norm && !has_rms_norm()) add_norms(layer_norms_);
   proj_ = attn_op->register_module("proj", nn::Linear(options.hidden_size, options.hidden_size));
 }
 
@@ -83,19 +83,42 @@ void SelfAttentionImpl::check_call(const at::Tensor& x, const at::Tensor& attn_m
                 x.device().str(), describe(attn_mask));
 }
 
-at::Tensor SelfAttentionImpl::mix(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                  const at::Tensor& attn_mask) const {
-  if (is_bf16_for_float({q, k, v})) {
-    const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-    const auto wide = [](const at::Tensor& t) { return t.to(at::kFloat); };
-    return mix(wide(q), wide(k), wide(v), attn_mask).to(at::kBFloat16);
+bool SelfAttentionImpl::has_rms_norm() const {
+  return options_.qk_norm_type == "RMSNorm";
+}
+
+double SelfAttentionImpl::norm_eps() const {
+  return options_.qk_norm_eps.value_or(has_rms_norm() ? kRmsEps : kLayerNormEps);
+}
+
+std::array<at::Tensor, 3> SelfAttentionImpl::normalised(const at::Tensor& qkv) const {
+  auto q = qkv.select(2, 0), k = qkv.select(2, 1);
+  if (rms_norms_.q) {
+    q = rms_norms_.q.ptr()->forward(q);
+    k = rms_norms_.k.ptr()->forward(k);
+  } else if (layer_norms_.q) {
+    q = layer_norms_.q.ptr()->forward(q);
+    k = layer_norms_.k.ptr()->forward(k);
+  } else if (has_rms_norm()) {
+    q = rms_norm(q, std::nullopt, norm_eps());
+    k = rms_norm(k, std::nullopt, norm_eps());
+  } else if (options_.qk_norm_type) {
+    q = at::layer_norm(q, {d_head_}, {}, {}, norm_eps());
+    k = at::layer_norm(k, {d_head_}, {}, {}, norm_eps());
   }
-  std::optional<at::Tensor> mask;
-  if (attn_mask.defined())
-    mask = attn_mask.is_floating_point() ? attn_mask.to(q.scalar_type()) : attn_mask;
-  return at::scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2),
-                                          mask, weight_dropout(), options_.is_causal)
-      .transpose(1, 2);
+  return {q, k, qkv.select(2, 2)};
+}
+
+at::Tensor SelfAttentionImpl::mix(const at::Tensor& qkv, const at::Tensor& attn_mask) const {
+  const bool plain = !attn_mask.defined() && weight_dropout() == 0;
+  if (plain && has_rms_norm()) {
+    const auto weight = [](const nn::RMSNorm& norm) { return norm ? norm->weight : at::Tensor(); };
+    const QkNorm norm{weight(rms_norms_.q), weight(rms_norms_.k), norm_eps()};
+    return self_attention(qkv, norm, options_.is_causal);
+  }
+  if (plain && !options_.qk_norm_type) return self_attention(qkv, std::nullopt, options_.is_causal);
+  const auto [q, k, v] = normalised(qkv);
+  return attend_by_operators(q, k, v, attn_mask, weight_dropout(), options_.is_causal);
 }
 
 at::Tensor SelfAttentionImpl::forward(const at::Tensor& x,
@@ -106,13 +129,8 @@ at::Tensor SelfAttentionImpl::forward(const at::Tensor& x,
   const auto mask = attn_mask.value_or(at::Tensor());
   check_call(x, mask);
   const int64_t n = x.size(0), length = x.size(1), heads = options_.num_heads;
-  const auto qkv = qkv_->forward(x).view({n, length, 3, heads, d_head_}).unbind(2);
-  auto q = qkv[0], k = qkv[1];
-  if (q_norm_) {
-    q = q_norm_(q);
-    k = k_norm_(k);
-  }
-  const auto y = proj_->forward(mix(q, k, qkv[2], mask).reshape({n, length, options_.hidden_size}));
+  const auto qkv = qkv_->forward(x).view({n, length, 3, heads, d_head_});
+  const auto y = proj_->forward(mix(qkv, mask).reshape({n, length, options_.hidden_size}));
   return at::dropout(y, options_.proj_drop_rate, is_training());
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
+
 #include "halcyon/nn/layers.h"
 #include "halcyon/nn/spatial_attention.h"
 
@@ -31,9 +33,10 @@ class SelfAttentionImpl : public SpatialAttentionBase {
 
   // What may be asked for: x (N, L, C) is in order, attn_mask may be undefined.
   virtual void check_call(const at::Tensor& x, const at::Tensor& attn_mask) const;
-  // q, k, v (N, L, H, d), attn_mask or undefined -> (N, L, H, d).
-  virtual at::Tensor mix(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                         const at::Tensor& attn_mask) const;
+  // What the linear layer gives, (N, L, 3, H, d), and attn_mask or undefined -> (N, L, H, d).
+  virtual at::Tensor mix(const at::Tensor& qkv, const at::Tensor& attn_mask) const;
+  // Its q, k and v, each (N, L, H, d), the first two normalised as the options say.
+  std::array<at::Tensor, 3> normalised(const at::Tensor& qkv) const;
   // The rate at which weights drop now.
   double weight_dropout() const { return is_training() ? options_.attn_drop_rate : 0; }
 
@@ -41,7 +44,15 @@ class SelfAttentionImpl : public SpatialAttentionBase {
   SpatialAttentionOptions options_;
   int64_t d_head_;
   nn::Linear qkv_{nullptr}, proj_{nullptr};
-  std::function<at::Tensor(const at::Tensor&)> q_norm_, k_norm_;
+  // The norms of q and k: that of qk_norm_type, where it has weights.
+  template <class Norm>
+  struct Norms {
+    Norm q{nullptr}, k{nullptr};
+  };
+  bool has_rms_norm() const;
+  double norm_eps() const;
+  Norms<nn::RMSNorm> rms_norms_;
+  Norms<nn::LayerNorm> layer_norms_;
 };
 TORCH_MODULE(SelfAttention);
 

@@ -13,17 +13,25 @@
 namespace halcyon {
 namespace {
 
-bool processor_has_fast_bf16() {
+struct Bf16Units {
+  bool amx = false, pairs = false;
+};
+
+Bf16Units units_of_processor() {
+  Bf16Units units;
 #if defined(__x86_64__)
   unsigned a = 0, b = 0, c = 0, d = 0;
   constexpr unsigned kAmxBf16 = 1u << 22, kAvx512Bf16 = 1u << 5;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-  if ((d & kAmxBf16) != 0) return true;
-  if (!__get_cpuid_count(7, 1, &a, &b, &c, &d)) return false;
-  return (a & kAvx512Bf16) != 0 && __builtin_cpu_is("amd");
-#else
-  return true;  // not known: as torch has it
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return units;
+  units.amx = (d & kAmxBf16) != 0;
+  units.pairs = __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & kAvx512Bf16) != 0;
 #endif
+  return units;
+}
+
+const Bf16Units& units() {
+  static const Bf16Units found = units_of_processor();
+  return found;
 }
 
 }  // namespace
@@ -33,9 +41,17 @@ bool has_fast_bf16() {
     const char* given = std::getenv("HALCYON_FAST_BF16");
     if (given && (std::string_view(given) == "0" || std::string_view(given) == "1"))
       return *given == '1';
-    return processor_has_fast_bf16();
+#if defined(__x86_64__)
+    return units().amx || (units().pairs && __builtin_cpu_is("amd"));
+#else
+    return true;  // not known: as torch has it
+#endif
   }();
   return fast;
+}
+
+bool has_fast_bf16_pairs() {
+  return units().pairs && !units().amx && has_fast_bf16();
 }
 
 std::optional<at::ScalarType> cpu_result_type(at::TensorList inputs) {

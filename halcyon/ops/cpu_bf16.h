@@ -14,6 +14,9 @@ namespace halcyon {
 // Asked once. HALCYON_FAST_BF16=0 or 1 in the environment decides instead of the processor.
 bool has_fast_bf16();
 
+// Whether it does so by AVX-512's products of pairs (vdpbf16ps), without AMX.
+bool has_fast_bf16_pairs();
+
 // The type that an operator of autocast's lower-precision list gives these inputs on a CPU: theirs,
 // or autocast's where it is on. None where they differ and it is off.
 std::optional<at::ScalarType> cpu_result_type(at::TensorList inputs);

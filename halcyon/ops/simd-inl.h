@@ -29,6 +29,26 @@ inline int64_t padded(int64_t n) {
   return (n + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
 }
 
+// Pieces of one buffer, each on its own cache lines. Without a buffer they are counted only.
+template <class T>
+class Scratch {
+ public:
+  explicit Scratch(T* start) : start_(start) {}
+  template <class U = T>
+  U* take(int64_t count) {
+    T* piece = start_ ? start_ + used_ : nullptr;
+    constexpr int64_t kLine = 64;
+    used_ += (count * static_cast<int64_t>(sizeof(U)) + kLine - 1) / kLine *
+             (kLine / static_cast<int64_t>(sizeof(T)));
+    return reinterpret_cast<U*>(piece);
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  T* start_;
+  int64_t used_ = 0;
+};
+
 inline Vector<float> load(const float* p) {
   return *reinterpret_cast<const VectorOf<float>::unaligned*>(p);
 }
@@ -76,6 +96,10 @@ inline void put(Bf16* p, float x) {
   p->bits = x != x ? 0x7fc0 : static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
+inline Vector<float> load(const Bf16Pair* p) {
+  return load(reinterpret_cast<const float*>(p));
+}
+
 // x within [low, high]; a NaN stays one.
 inline Vector<float> clamped(Vector<float> x, float low, float high) {
 #if HALCYON_VECTOR_BYTES == 64
@@ -109,6 +133,29 @@ inline Vector<float> exponential(Vector<float> x) {
 }
 inline Vector<double> exponential(Vector<double> x) {
   for (int i = 0; i < kLanes<double>; ++i) x[i] = __builtin_exp(x[i]);
+  return x;
+}
+
+// 2^x to 1 ulp, 0 below the smallest normal number.
+inline Vector<float> power_of_two(Vector<float> x) {
+#if HALCYON_VECTOR_BYTES == 64
+  const auto n = (Vector<float>)_mm512_maskz_roundscale_ps(0xffff, (__m512)x, 0);
+  const auto r = x - n;
+  auto y = r * 0.000153473201f + 0.00134001545f;  // minimax of the relative error, 2e-9
+  y = y * r + 0.00961848424f;
+  y = y * r + 0.0555032808f;
+  y = y * r + 0.240226469f;
+  y = y * r + 0.693147206f;
+  y = y * r + 1.0f;
+  const auto normal = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
+  return (Vector<float>)_mm512_maskz_scalef_ps(normal, (__m512)y, (__m512)n);
+#else
+  const auto y = exponential(x * 0.693147181f);
+  return x < -126.0f ? Vector<float>{} : y;
+#endif
+}
+inline Vector<double> power_of_two(Vector<double> x) {
+  for (int i = 0; i < kLanes<double>; ++i) x[i] = __builtin_exp2(x[i]);
   return x;
 }
 
@@ -227,10 +274,36 @@ void transpose(int64_t rows, int64_t columns, const From* from, int64_t from_str
   }
 }
 
-// C (Rows, Columns vectors) = or += A B; A[m][k] = a[m * a_row + k * a_column].
-template <class T, int Rows, int Columns, bool Add>
-inline void product_tile(int64_t depth, const T* a, int64_t a_row, int64_t a_column, const T* b,
-                         int64_t b_row, T* c, int64_t c_row) {
+// What products of these elements are summed in.
+template <class U>
+struct SumOf {
+  using type = U;
+};
+template <>
+struct SumOf<Bf16Pair> {
+  using type = float;
+};
+template <class U>
+using Sum = typename SumOf<U>::type;
+
+// sum + left * right, left the same in all lanes.
+template <class T>
+inline Vector<T> multiply_add(Vector<T> sum, T left, Vector<T> right) {
+  return sum + left * right;
+}
+#ifdef __AVX512BF16__
+inline Vector<float> multiply_add(Vector<float> sum, Bf16Pair left, Vector<float> right) {
+  const auto pair = (__m512bh)_mm512_set1_epi32(static_cast<int>(left.bits));
+  return (Vector<float>)_mm512_dpbf16_ps((__m512)sum, pair, (__m512bh)right);
+}
+#endif
+
+// C (Rows, Columns vectors) = or += A B; A[m][k] = a[m * a_row + k * a_column]. Elements of A and B
+// may be pairs of bfloat16 along the depth.
+template <class U, int Rows, int Columns, bool Add>
+inline void product_tile(int64_t depth, const U* a, int64_t a_row, int64_t a_column, const U* b,
+                         int64_t b_row, Sum<U>* c, int64_t c_row) {
+  using T = Sum<U>;
   constexpr int kN = kLanes<T>;
   Vector<T> sum[Rows][Columns] = {};
   for (int64_t k = 0; k < depth; ++k) {
@@ -239,9 +312,9 @@ inline void product_tile(int64_t depth, const T* a, int64_t a_row, int64_t a_col
     for (int j = 0; j < Columns; ++j) right[j] = load(b + k * b_row + j * kN);
 #pragma GCC unroll 24
     for (int i = 0; i < Rows; ++i) {
-      const T left = a[i * a_row + k * a_column];
+      const U left = a[i * a_row + k * a_column];
 #pragma GCC unroll 4
-      for (int j = 0; j < Columns; ++j) sum[i][j] += left * right[j];
+      for (int j = 0; j < Columns; ++j) sum[i][j] = multiply_add(sum[i][j], left, right[j]);
     }
   }
 #pragma GCC unroll 24
@@ -260,37 +333,37 @@ constexpr int lower_tile(int rows) {
   return rows > 16 ? 16 : rows > 12 ? 12 : rows > 8 ? 8 : rows > 6 ? 6 : rows > 4 ? 4 : rows - 1;
 }
 
-template <class T, int Rows, int Columns, bool Add>
-inline void product_rows(int64_t rows, int64_t depth, const T* a, int64_t a_row, int64_t a_column,
-                         const T* b, int64_t b_row, T* c, int64_t c_row) {
+template <class U, int Rows, int Columns, bool Add>
+inline void product_rows(int64_t rows, int64_t depth, const U* a, int64_t a_row, int64_t a_column,
+                         const U* b, int64_t b_row, Sum<U>* c, int64_t c_row) {
   for (; rows >= Rows; rows -= Rows, a += Rows * a_row, c += Rows * c_row)
-    product_tile<T, Rows, Columns, Add>(depth, a, a_row, a_column, b, b_row, c, c_row);
+    product_tile<U, Rows, Columns, Add>(depth, a, a_row, a_column, b, b_row, c, c_row);
   if constexpr (Rows > 1) {
     if (rows > 0)
-      product_rows<T, lower_tile(Rows), Columns, Add>(rows, depth, a, a_row, a_column, b, b_row, c,
+      product_rows<U, lower_tile(Rows), Columns, Add>(rows, depth, a, a_row, a_column, b, b_row, c,
                                                       c_row);
   }
 }
 
 // C (rows, columns) = or += A (rows, depth) B (depth, columns); columns a multiple of kLanes. Sums
 // run in the order of k in every tile, so an element does not depend on the shape around it.
-template <class T, bool Add>
-void product(int64_t rows, int64_t columns, int64_t depth, const T* a, int64_t a_row,
-             int64_t a_column, const T* b, int64_t b_row, T* c, int64_t c_row) {
-  constexpr int kN = kLanes<T>;
+template <class U, bool Add>
+void product(int64_t rows, int64_t columns, int64_t depth, const U* a, int64_t a_row,
+             int64_t a_column, const U* b, int64_t b_row, Sum<U>* c, int64_t c_row) {
+  constexpr int kN = kLanes<Sum<U>>;
   constexpr int kTile = HALCYON_VECTOR_BYTES == 64 ? 24 : 8;  // accumulators that fit the registers
   for (int64_t j = 0; j < columns;) {
     const int64_t left = (columns - j) / kN;
     if (left >= 4) {
-      product_rows<T, kTile / 4, 4, Add>(rows, depth, a, a_row, a_column, b + j, b_row, c + j,
+      product_rows<U, kTile / 4, 4, Add>(rows, depth, a, a_row, a_column, b + j, b_row, c + j,
                                          c_row);
       j += 4 * kN;
     } else if (left >= 2) {
-      product_rows<T, kTile / 2, 2, Add>(rows, depth, a, a_row, a_column, b + j, b_row, c + j,
+      product_rows<U, kTile / 2, 2, Add>(rows, depth, a, a_row, a_column, b + j, b_row, c + j,
                                          c_row);
       j += 2 * kN;
     } else {
-      product_rows<T, kTile, 1, Add>(rows, depth, a, a_row, a_column, b + j, b_row, c + j, c_row);
+      product_rows<U, kTile, 1, Add>(rows, depth, a, a_row, a_column, b + j, b_row, c + j, c_row);
       j += kN;
     }
   }

@@ -10,4 +10,9 @@ struct Bf16 {
   uint16_t bits;
 };
 
+// Two of them side by side, the lower one first: what processors multiply and add at once.
+struct Bf16Pair {
+  uint32_t bits;
+};
+
 }  // namespace halcyon

@@ -159,8 +159,8 @@ TEST(Neighborhood, PlainAttentionAgreesWithTheReference) {
       ASSERT_TRUE(neighborhood::is_plain(in));
       const auto out = neighborhood::forward_plain(in);
       compare_forward(out, expected, bound);
-      compare_gradients(neighborhood::backward_plain(in, out, c.grad_out.to(bound.type)), expected,
-                        bound);
+      compare_gradients(neighborhood::backward_plain(in, out, c.grad_out.to(bound.type), {}),
+                        expected, bound);
       compare_forward(neighborhood::compose_plain(in), expected, bound);
       if (HasFatalFailure()) return;
     }
@@ -206,7 +206,7 @@ TEST(Neighborhood, AnotherNumberOfThreadsGivesTheSameBitsOfPlainAttention) {
       const auto in = in_type(c.in, type);
       expect_same_bits(c.text, [&] {
         const auto out = neighborhood::forward_plain(in);
-        const auto g = neighborhood::backward_plain(in, out, c.grad_out.to(type));
+        const auto g = neighborhood::backward_plain(in, out, c.grad_out.to(type), {});
         return std::vector<at::Tensor>{out.out, out.lse, g.query, g.key, g.value};
       });
     }

@@ -5,12 +5,10 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <tuple>
-
-#include "halcyon/ops/rope.h"
 #include "halcyon/ops/temporal/backends.h"
 #include "halcyon/ops/temporal/temporal.h"
 #include "tests/ops/ops_test.h"
+#include "tests/ops/temporal_inputs.h"
 #include "tests/support/compare.h"
 
 namespace halcyon {
@@ -24,27 +22,25 @@ using test::levels;
 using test::near;
 
 struct Problem {
-  int64_t batch, frames, pixels, heads, head_dim;
-  bool linear, causal;
-  std::optional<int64_t> window;
-  bool rope;
+  test::TemporalShape shape;
+  test::TemporalOptions options;
 };
 
 // Lengths about the blocks of 32 frames, widths that meet vectors and that do not, windows of less
 // than a block, of some blocks and of more than there are frames.
 const std::vector<Problem> kProblems{
-    {1, 1, 5, 2, 64, true, true, {}, true},     {2, 2, 5, 3, 8, false, true, {}, true},
-    {1, 3, 9, 5, 24, true, true, 2, true},      {1, 5, 3, 2, 1, false, false, {}, false},
-    {1, 7, 4, 9, 7, true, false, {}, false},    {1, 16, 3, 16, 24, false, true, 5, true},
-    {1, 17, 2, 2, 96, true, true, 1, true},     {1, 32, 1, 3, 128, false, true, {}, true},
-    {2, 33, 2, 2, 64, true, true, {}, true},    {1, 33, 1, 1, 10, false, false, {}, true},
-    {1, 64, 2, 1, 8, true, true, 31, false},    {1, 65, 2, 2, 9, false, true, 40, false},
-    {1, 100, 1, 2, 64, true, true, 64, true},   {1, 100, 1, 2, 24, true, true, 33, true},
-    {1, 131, 2, 1, 16, true, true, 97, true},   {1, 257, 1, 1, 24, true, true, 96, true},
-    {1, 257, 1, 2, 5, true, false, {}, false},  {1, 257, 1, 1, 64, false, true, 257, true},
-    {1, 257, 1, 1, 6, true, true, 256, false},  {1, 300, 2, 1, 96, true, true, 1000, true},
-    {1, 1024, 1, 1, 16, true, true, 333, true}, {1, 1024, 1, 1, 24, false, true, {}, true},
-    {1, 1024, 1, 1, 32, true, true, {}, true},
+    {{1, 1, 5, 2, 64}, {true, true, {}, true}},     {{2, 2, 5, 3, 8}, {false, true, {}, true}},
+    {{1, 3, 9, 5, 24}, {true, true, 2, true}},      {{1, 5, 3, 2, 1}, {false, false, {}, false}},
+    {{1, 7, 4, 9, 7}, {true, false, {}, false}},    {{1, 16, 3, 16, 24}, {false, true, 5, true}},
+    {{1, 17, 2, 2, 96}, {true, true, 1, true}},     {{1, 32, 1, 3, 128}, {false, true, {}, true}},
+    {{2, 33, 2, 2, 64}, {true, true, {}, true}},    {{1, 33, 1, 1, 10}, {false, false, {}, true}},
+    {{1, 64, 2, 1, 8}, {true, true, 31, false}},    {{1, 65, 2, 2, 9}, {false, true, 40, false}},
+    {{1, 100, 1, 2, 64}, {true, true, 64, true}},   {{1, 100, 1, 2, 24}, {true, true, 33, true}},
+    {{1, 131, 2, 1, 16}, {true, true, 97, true}},   {{1, 257, 1, 1, 24}, {true, true, 96, true}},
+    {{1, 257, 1, 2, 5}, {true, false, {}, false}},  {{1, 257, 1, 1, 64}, {false, true, 257, true}},
+    {{1, 257, 1, 1, 6}, {true, true, 256, false}},  {{1, 300, 2, 1, 96}, {true, true, 1000, true}},
+    {{1, 1024, 1, 1, 16}, {true, true, 333, true}}, {{1, 1024, 1, 1, 24}, {false, true, {}, true}},
+    {{1, 1024, 1, 1, 32}, {true, true, {}, true}},
 };
 
 // Allowed errors over the largest value, of the result and of gradients.
@@ -57,20 +53,10 @@ constexpr Bound kBounds[]{{at::kFloat, 1e-6, 2e-6},
                           {at::kBFloat16, 5e-3, 5e-3},
                           {at::kHalf, 1e-3, 1e-3}};
 
-Inputs make_inputs(const Problem& p, at::ScalarType type) {
-  at::manual_seed(7);
-  const auto qkv =
-      at::randn({p.batch, p.frames, p.pixels, 3, p.heads, p.head_dim}, at::kDouble).to(type);
-  Inputs in{
-      qkv.select(3, 0), qkv.select(3, 1), qkv.select(3, 2), p.linear, p.causal, p.window, {}, {}};
-  if (p.rope) std::tie(in.cos, in.sin) = rope_tables(p.head_dim, p.frames);
-  return in;
-}
-
 std::vector<Form> forms(const Problem& p) {
   std::vector<Form> all{Form::blocks};
-  if (p.frames <= 65) all.push_back(Form::pairs);
-  if (p.linear) all.push_back(Form::states);
+  if (p.shape.frames <= 65) all.push_back(Form::pairs);
+  if (p.options.linear) all.push_back(Form::states);
   return all;
 }
 
@@ -86,7 +72,7 @@ TEST(TemporalForms, AgreeWithTheComposition) {
     const auto& p = kProblems[n];
     for (size_t b = 0; b < std::size(kBounds); ++b) {
       const auto [type, out_bound, gradient_bound] = kBounds[b];
-      const auto in = make_inputs(p, type);
+      const auto in = test::temporal_inputs(p.shape, p.options, type);
       auto exact = in;
       for (auto* t : {&exact.q, &exact.k, &exact.v})
         *t = t->to(at::kDouble).clone().requires_grad_();
@@ -117,8 +103,8 @@ TEST(TemporalForms, AgreeWithTheComposition) {
 
 TEST(TemporalForms, OtherStridesAreTheSame) {
   for (const auto& p : kProblems) {
-    if (p.frames > 131) continue;
-    const auto in = make_inputs(p, at::kFloat);
+    if (p.shape.frames > 131) continue;
+    const auto in = test::temporal_inputs(p.shape, p.options, at::kFloat);
     auto odd = in;
     odd.q = in.q.transpose(1, 2).contiguous().transpose(1, 2);  // frames beside one another
     odd.k = in.k.transpose(3, 4).contiguous().transpose(3, 4);  // channels apart
@@ -138,7 +124,7 @@ TEST(TemporalForms, SameBitsForAnyNumberOfThreads) {
   for (const Problem& p : {Problem{2, 6, 300, 4, 24, false, true, {}, true},
                            {1, 100, 7, 3, 16, true, true, 40, true},
                            {1, 100, 7, 3, 16, false, true, 70, true}}) {
-    const auto in = make_inputs(p, at::kFloat);
+    const auto in = test::temporal_inputs(p.shape, p.options, at::kFloat);
     const auto grad_out = at::randn_like(in.q);
     for (const auto form : forms(p)) {
       at::Tensor out, joint;
@@ -161,7 +147,7 @@ TEST(TemporalForms, SameBitsForAnyNumberOfThreads) {
 // A large past must leave nothing behind in a window that it has left.
 TEST(TemporalForms, WhatLeavesTheWindowLeavesNothing) {
   const Problem p{1, 400, 1, 1, 16, true, true, 70, false};
-  auto in = make_inputs(p, at::kFloat);
+  auto in = test::temporal_inputs(p.shape, p.options, at::kFloat);
   for (auto* t : {&in.k, &in.v}) {
     *t = t->clone();
     t->narrow(1, 0, 100).mul_(1e6);
@@ -180,7 +166,7 @@ TEST(TemporalForms, WhatLeavesTheWindowLeavesNothing) {
 // Scores far apart, whose exponentials without their maximum would overflow.
 TEST(TemporalForms, LargeScoresStayFinite) {
   const Problem p{1, 70, 2, 1, 8, false, true, {}, false};
-  auto in = make_inputs(p, at::kFloat);
+  auto in = test::temporal_inputs(p.shape, p.options, at::kFloat);
   in.q = in.q * 300;
   for (const auto form : forms(p)) {
     const auto out = temporal_detail::forward_cpu(in, cpu_level(), form);
@@ -191,7 +177,7 @@ TEST(TemporalForms, LargeScoresStayFinite) {
 // A T x T matrix of these frames in float would take 64 MiB a head.
 TEST(TemporalForms, LongSequencesTakeLittleMemory) {
   const Problem p{1, 4096, 1, 2, 16, false, true, {}, false};
-  const auto in = make_inputs(p, at::kFloat);
+  const auto in = test::temporal_inputs(p.shape, p.options, at::kFloat);
   EXPECT_TRUE(near(temporal_detail::forward_cpu(in), temporal_detail::composed(in), 3e-6));
   EXPECT_TRUE(temporal_detail::backward_cpu(in, in.v).joint.isfinite().all().item<bool>());
 }

@@ -12,6 +12,7 @@
 #include "halcyon/ops/rope.h"
 #include "halcyon/ops/temporal/backends.h"
 #include "tests/ops/ops_test.h"
+#include "tests/ops/temporal_inputs.h"
 #include "tests/support/compare.h"
 #include "tests/support/golden.h"
 #include "tests/support/gradcheck.h"
@@ -25,32 +26,16 @@ using test::expect_error;
 using test::identical;
 using test::levels;
 using test::near;
+using test::temporal_inputs;
+using test::TemporalOptions;
+using test::TemporalShape;
 
-struct Shape {
-  int64_t batch, frames, pixels, heads, head_dim;
-};
-struct Options {
-  bool linear, causal;
-  std::optional<int64_t> window;
-  bool rope;
-};
-
-const std::vector<Shape> kShapes{{1, 4, 7, 2, 64}, {2, 5, 3, 4, 8},  {1, 1, 2, 1, 2},
-                                 {2, 8, 2, 1, 96}, {1, 3, 4, 3, 18}, {1, 19, 2, 1, 6}};
-const std::vector<Options> kOptions{{true, true, {}, true},    {true, true, 2, true},
-                                    {false, true, {}, true},   {false, true, 3, false},
-                                    {true, false, {}, true},   {false, false, {}, false},
-                                    {false, true, 100, false}, {true, true, 1, false}};
-
-Inputs make_inputs(const Shape& s, const Options& o, at::ScalarType type) {
-  at::manual_seed(4);
-  const auto qkv =
-      at::randn({s.batch, s.frames, s.pixels, 3, s.heads, s.head_dim}, at::kDouble).to(type);
-  Inputs in{
-      qkv.select(3, 0), qkv.select(3, 1), qkv.select(3, 2), o.linear, o.causal, o.window, {}, {}};
-  if (o.rope) std::tie(in.cos, in.sin) = rope_tables(s.head_dim, s.frames);
-  return in;
-}
+const std::vector<TemporalShape> kShapes{{1, 4, 7, 2, 64}, {2, 5, 3, 4, 8},  {1, 1, 2, 1, 2},
+                                         {2, 8, 2, 1, 96}, {1, 3, 4, 3, 18}, {1, 19, 2, 1, 6}};
+const std::vector<TemporalOptions> kOptions{{true, true, {}, true},    {true, true, 2, true},
+                                            {false, true, {}, true},   {false, true, 3, false},
+                                            {true, false, {}, true},   {false, false, {}, false},
+                                            {false, true, 100, false}, {true, true, 1, false}};
 
 // The definition, one frame after the other.
 at::Tensor by_definition(const Inputs& in) {
@@ -82,7 +67,7 @@ TEST(TemporalAttention, EveryInstructionSetAgreesWithTheDefinition) {
     for (size_t o = 0; o < kOptions.size(); ++o) {
       for (const auto type : {at::kFloat, at::kDouble, at::kBFloat16}) {
         SCOPED_TRACE(fmt::format("shape {} options {} type {}", s, o, c10::toString(type)));
-        auto in = make_inputs(kShapes[s], kOptions[o], type);
+        auto in = temporal_inputs(kShapes[s], kOptions[o], type);
         auto exact = in;
         for (auto* t : {&exact.q, &exact.k, &exact.v})
           *t = t->to(at::kDouble).clone().requires_grad_();
@@ -107,7 +92,7 @@ TEST(TemporalAttention, EveryInstructionSetAgreesWithTheDefinition) {
 
 TEST(TemporalAttention, SideBySideIsTheSame) {
   for (const auto& options : kOptions) {
-    const auto in = make_inputs(kShapes[1], options, at::kFloat);
+    const auto in = temporal_inputs(kShapes[1], options, at::kFloat);
     const auto apart = [](const at::Tensor& t) { return t.detach().clone().requires_grad_(); };
     const auto q = apart(in.q), k = apart(in.k), v = apart(in.v);
     const auto qkv = at::stack({q, k, v}, 3).detach().requires_grad_();
@@ -127,7 +112,7 @@ TEST(TemporalAttention, SideBySideIsTheSame) {
 }
 
 TEST(TemporalAttention, HalfLikeFloat) {
-  const auto in = make_inputs(kShapes[0], kOptions[0], at::kHalf);
+  const auto in = temporal_inputs(kShapes[0], kOptions[0], at::kHalf);
   const auto y = temporal_detail::forward_cpu(in);
   EXPECT_EQ(y.scalar_type(), at::kHalf);
   EXPECT_TRUE(near(y, by_definition(in), 1e-3));
@@ -135,7 +120,7 @@ TEST(TemporalAttention, HalfLikeFloat) {
 
 TEST(TemporalAttention, GradcheckInDouble) {
   for (const auto& options : kOptions) {
-    auto in = make_inputs({2, 4, 2, 2, 6}, options, at::kDouble);
+    auto in = temporal_inputs({2, 4, 2, 2, 6}, options, at::kDouble);
     for (auto* t : {&in.q, &in.k, &in.v}) *t = t->clone().requires_grad_();
     EXPECT_TRUE(test::gradcheck(
         [&] {
@@ -173,7 +158,7 @@ TEST(TemporalAttention, Goldens) {
 }
 
 TEST(TemporalAttention, SameBitsForAnyNumberOfThreads) {
-  const auto in = make_inputs({2, 6, 500, 4, 24}, kOptions[2], at::kFloat);
+  const auto in = temporal_inputs({2, 6, 500, 4, 24}, kOptions[2], at::kFloat);
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
   const auto one = temporal_detail::forward_cpu(in);
@@ -193,7 +178,7 @@ TEST(TemporalAttention, EmptyAndStrided) {
   EXPECT_EQ(y.sizes(), none.sizes());
   y.sum().backward();
   EXPECT_EQ(none.grad().sizes(), none.sizes());
-  const auto in = make_inputs(kShapes[1], kOptions[0], at::kFloat);
+  const auto in = temporal_inputs(kShapes[1], kOptions[0], at::kFloat);
   const auto odd = [](const at::Tensor& t) {
     return t.transpose(3, 4).contiguous().transpose(3, 4);
   };

@@ -13,16 +13,16 @@ class Block {
  public:
   Block(const Problem<T>& problem, Rows<S> in, T* scratch)
       : p_(problem), in_(in), scratch_(scratch) {
-    if constexpr (kConverts) converted_ = take(kBlock * p_.meta);
-    normed_ = take(kBlock * p_.hidden_p);
-    hidden_ = take(kBlock * p_.hidden_p);
-    film_ = take(kBlock * 2 * p_.out_p);
-    inverse_ = take(kBlock);
-    slope_ = take(kBlock * p_.hidden_p);
-    from_alpha_ = take(kBlock * (p_.hidden_p > p_.meta_p ? p_.hidden_p : p_.meta_p));
-    grad_ = take(kBlock * p_.hidden_p);
+    if constexpr (kConverts) converted_ = scratch_.take(kBlock * p_.meta);
+    normed_ = scratch_.take(kBlock * p_.hidden_p);
+    hidden_ = scratch_.take(kBlock * p_.hidden_p);
+    film_ = scratch_.take(kBlock * 2 * p_.out_p);
+    inverse_ = scratch_.take(kBlock);
+    slope_ = scratch_.take(kBlock * p_.hidden_p);
+    from_alpha_ = scratch_.take(kBlock * (p_.hidden_p > p_.meta_p ? p_.hidden_p : p_.meta_p));
+    grad_ = scratch_.take(kBlock * p_.hidden_p);
   }
-  static int64_t scratch_size(const Problem<T>& p) { return Block(p, {}, nullptr).used_; }
+  static int64_t scratch_size(const Problem<T>& p) { return Block(p, {}, nullptr).scratch_.used(); }
 
   void forward(int64_t first, int64_t count, S* out) {
     hide<false>(first, count);
@@ -55,12 +55,6 @@ class Block {
   static constexpr int kN = kLanes<T>;
   static constexpr bool kConverts = sizeof(S) != sizeof(T);
   static_assert(kBlock % kN == 0);
-
-  T* take(int64_t size) {
-    T* start = scratch_ ? scratch_ + used_ : nullptr;
-    used_ += size;
-    return start;
-  }
 
   // The layers up to the hidden one of observations first .. first + count. The forward overwrites
   // what stood before it; the backward keeps what it needs.
@@ -259,8 +253,8 @@ class Block {
 
   const Problem<T>& p_;
   const Rows<S> in_;
-  T* const scratch_;
-  int64_t used_ = 0, first_ = 0, count_ = 0;
+  Scratch<T> scratch_;
+  int64_t first_ = 0, count_ = 0;
   const T* meta_ = nullptr;  // (count, meta): the input's, or converted_
   T* converted_ = nullptr;   // (kBlock, meta)
   T* normed_;                // (kBlock, hidden_p): normalised; in the forward also after it

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "halcyon/ops/attention/backends.h"
 #include "halcyon/ops/checks.h"
 #include "halcyon/ops/neighborhood/arguments.h"
 
@@ -43,7 +44,7 @@ AttentionOutput attend(const at::Tensor& query, const at::Tensor& key, const at:
                        .transpose(1, 2);
   if (!with_lse) return {out, {}};
   // torch's fused attention has an lse, but no gradient through it
-  return {out, neighborhood::dense_attention(query, key, value, causal, scale).lse};
+  return {out, attention_detail::composed({query, key, value, scale, causal}).lse};
 }
 
 void check_operands(const char* name, const at::Tensor& query, const at::Tensor& key,

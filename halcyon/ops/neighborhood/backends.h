@@ -62,17 +62,12 @@ Gradients backward_tiled(const Inputs& in, const at::Tensor& lse, const at::Tens
 // Whether every window covers its axes (or, of one axis, all tokens up to the query), with nothing
 // that plain attention lacks.
 bool is_plain(const Inputs& in);
-// Such a problem by torch's flash attention. The gradients are those without grad_lse; output may
-// be that of a softmax over more than the window.
+// Such a problem by plain attention's kernels. grad_lse may be undefined; output may be that of a
+// softmax over more than the window.
 Output forward_plain(const Inputs& in);
-Gradients backward_plain(const Inputs& in, const Output& output, const at::Tensor& grad_out);
-
-// Plain attention of (B, T, H, d), (B, S, G, d), (B, S, G, e) by ATen operators, as reference();
-// lse (B, T, H). Causal: query t sees the keys up to t.
-Output dense_attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-                       bool causal, double scale);
-
-// A problem that is_plain, without additional tokens, by it.
+Gradients backward_plain(const Inputs& in, const Output& output, const at::Tensor& grad_out,
+                         const at::Tensor& grad_lse);
+// The same by ATen operators, without additional tokens.
 Output compose_plain(const Inputs& in);
 
 // Fused attention by matrix products of blocks of queries with boxes of keys.

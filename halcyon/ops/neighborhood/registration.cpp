@@ -51,12 +51,12 @@ Gradients run_backward(const Inputs& in, const Output& output, const at::Tensor&
                [&](int64_t) { grad = neighborhood::reference_gradients(in, grad_out, grad_lse); });
     return grad;
   }
-  const bool plain = backend == Backend::tiled && !grad_lse.defined() && neighborhood::is_plain(in);
-  if (plain && !in.more_keys) return neighborhood::backward_plain(in, output, grad_out);
+  const bool plain = backend == Backend::tiled && neighborhood::is_plain(in);
+  if (plain && !in.more_keys) return neighborhood::backward_plain(in, output, grad_out, grad_lse);
   const auto delta = neighborhood::delta_of(output, grad_out, grad_lse);
   auto grad = backend == Backend::gemm
                   ? neighborhood::backward_gemm(in, output.lse, grad_out, delta)
-              : plain ? neighborhood::backward_plain(in, output, grad_out)
+              : plain ? neighborhood::backward_plain(in, output, grad_out, grad_lse)
                       : neighborhood::backward_tuned(in, output.lse, grad_out, delta);
   if (in.more_keys) neighborhood::add_more_gradients(in, output.lse, grad_out, delta, grad);
   return grad;

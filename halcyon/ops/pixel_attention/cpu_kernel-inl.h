@@ -33,24 +33,24 @@ template <class S, class T>
 class Pixel {
  public:
   Pixel(const Problem<T>& problem, T* scratch) : p_(problem), z_(problem), scratch_(scratch) {
-    query_ = take(z_.head_dim * z_.lanes);
-    grad_out_ = take(z_.head_dim * z_.lanes);
-    result_ = take(z_.head_dim * z_.lanes);
-    folded_ = take(z_.width * z_.lanes);
-    grad_weighted_ = take(z_.width * z_.lanes);
-    sum_ = take(z_.width * z_.lanes);
-    grad_folded_ = take(z_.width * z_.lanes);
-    folded_rows_ = take(z_.lanes * z_.padded_width);
-    grad_rows_ = take(z_.lanes * z_.padded_width);
-    weights_ = take(kBlock * z_.lanes);
-    grad_scores_ = take(kBlock * z_.lanes);
-    token_rows_ = take(kBlock * z_.padded_width);
-    max_ = take(z_.lanes);
-    total_ = take(z_.lanes);
-    delta_ = take(z_.lanes);
-    log_sum_ = take(z_.lanes);
+    query_ = scratch_.take(z_.head_dim * z_.lanes);
+    grad_out_ = scratch_.take(z_.head_dim * z_.lanes);
+    result_ = scratch_.take(z_.head_dim * z_.lanes);
+    folded_ = scratch_.take(z_.width * z_.lanes);
+    grad_weighted_ = scratch_.take(z_.width * z_.lanes);
+    sum_ = scratch_.take(z_.width * z_.lanes);
+    grad_folded_ = scratch_.take(z_.width * z_.lanes);
+    folded_rows_ = scratch_.take(z_.lanes * z_.padded_width);
+    grad_rows_ = scratch_.take(z_.lanes * z_.padded_width);
+    weights_ = scratch_.take(kBlock * z_.lanes);
+    grad_scores_ = scratch_.take(kBlock * z_.lanes);
+    token_rows_ = scratch_.take(kBlock * z_.padded_width);
+    max_ = scratch_.take(z_.lanes);
+    total_ = scratch_.take(z_.lanes);
+    delta_ = scratch_.take(z_.lanes);
+    log_sum_ = scratch_.take(z_.lanes);
   }
-  static int64_t scratch_size(const Problem<T>& p) { return Pixel(p, nullptr).used_; }
+  static int64_t scratch_size(const Problem<T>& p) { return Pixel(p, nullptr).scratch_.used(); }
 
   void load_query(const S* q) {
     load_rows(q, query_);
@@ -202,11 +202,6 @@ class Pixel {
  private:
   static constexpr int kN = kLanes<T>;
 
-  T* take(int64_t size) {
-    T* start = scratch_ ? scratch_ + used_ : nullptr;
-    used_ += size;
-    return start;
-  }
   static void copy(const T* from, int64_t size, T* to) {
     __builtin_memcpy(to, from, static_cast<std::size_t>(size) * sizeof(T));
   }
@@ -296,8 +291,7 @@ class Pixel {
 
   const Problem<T>& p_;
   const Sizes<T> z_;
-  T* const scratch_;
-  int64_t used_ = 0;
+  Scratch<T> scratch_;
   T *query_, *grad_out_, *result_;                    // (head_dim, lanes)
   T *folded_, *grad_weighted_, *sum_, *grad_folded_;  // (width, lanes)
   T *folded_rows_, *grad_rows_;                       // (lanes, padded_width)

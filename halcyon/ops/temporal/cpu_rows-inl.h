@@ -4,26 +4,6 @@
 namespace halcyon::temporal_detail {
 namespace {
 
-// Pieces of a thread's scratch, each on its own cache lines; without memory it counts only.
-template <class T>
-class Scratch {
- public:
-  explicit Scratch(T* start) : start_(start) {}
-  template <class U = T>
-  U* take(int64_t count) {
-    T* piece = start_ ? start_ + used_ : nullptr;
-    constexpr int64_t kLine = 64;
-    used_ += (count * static_cast<int64_t>(sizeof(U)) + kLine - 1) / kLine *
-             (kLine / static_cast<int64_t>(sizeof(T)));
-    return reinterpret_cast<U*>(piece);
-  }
-  int64_t used() const { return used_; }
-
- private:
-  T* start_;
-  int64_t used_ = 0;
-};
-
 // A pixel of one operand from some head on: frame t at data + t * row.
 template <class S>
 struct Pixel {
