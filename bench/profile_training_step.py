@@ -15,14 +15,14 @@ from torch.profiler import ProfilerActivity, profile
 # The first kind whose words are in a name takes it; a row's time is its own, without the rows that it calls.
 KINDS = {
     "optimizer": ("adam", "_foreach"),
-    "spatial attention (flash)": ("flash_attention",),
-    "products": ("mm", "linear_pointwise", "mkldnn"),
+    "spatial attention": ("flash_attention", "selfattentionfunction", "spatial_attention"),
+    "adaLN": ("norm_modulate", "gated_residual", "normmodulate", "gatedresidual", "adaln"),
+    "GELU": ("gelu",),
+    "products": ("mm", "linear_pointwise", "mkldnn", ")::linear", "halcyon::mlp"),
     "temporal attention": ("temporal",),
     "pixel attention": ("pixel_attention",),
     "observation tokens (FiLM)": ("film",),
-    "adaLN": ("norm_modulate", "gated_residual", "normmodulate", "gatedresidual", "adaln"),
     "RMS norm of q and k": ("rms_norm", "rmsnorm"),
-    "GELU": ("gelu",),
     "copies and casts": ("copy_", "_to_copy", "clone", "cat", "contiguous"),
     "sums (biases, means)": ("sum", "mean"),
     "new memory": ("empty", "zeros", "fill_", "zero_"),

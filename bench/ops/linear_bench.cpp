@@ -56,11 +56,12 @@ int main(int argc, char** argv) {
   for (const Shape s : {Shape{3072, 512, 1536}, Shape{3072, 512, 512}, Shape{3072, 512, 2048},
                         Shape{3072, 2048, 512}, Shape{12288, 256, 768}, Shape{12288, 1024, 256}}) {
     for (int pass = 0; pass < 3; ++pass) {
-      for (const auto library : {Library::aten, Library::onednn}) {
+      for (const auto& [library, name] :
+           {std::pair(Library::aten, "aten"), {Library::onednn, "onednn"}, {Library::own, "own"}}) {
         if (library == Library::onednn && !halcyon::linear_detail::has_onednn()) continue;
-        add(fmt::format("linear/{}x{}_to_{}_{}/{}", s.rows, s.in, s.out,
-                        library == Library::aten ? "aten" : "onednn", kPasses[pass]),
-            [=] { return product(s, pass, library); });
+        if (library == Library::own && pass != 2) continue;
+        add(fmt::format("linear/{}x{}_to_{}_{}/{}", s.rows, s.in, s.out, name, kPasses[pass]),
+            [=, library = library] { return product(s, pass, library); });
       }
     }
   }

@@ -106,7 +106,7 @@ Case make_case(const Problem& p, at::ScalarType type, bool backward) {
   if (backward) state->forward = neighborhood::forward_tiled(state->in);
   c.run = [state, backward, plain] {
     if (plain && backward) {
-      state->grad = neighborhood::backward_plain(state->in, state->forward, state->grad_out);
+      state->grad = neighborhood::backward_plain(state->in, state->forward, state->grad_out, {});
     } else if (plain) {
       state->forward = neighborhood::forward_plain(state->in);
     } else if (backward) {

@@ -7,21 +7,29 @@
 #include <algorithm>
 
 #include "bench/support/sampling.h"
+#include "halcyon/ops/linear/routes.h"
 
 namespace halcyon::bench {
 namespace {
 
+using linear_detail::Library;
+
 constexpr int kTries = 4;
 
-// The best of several sizes: which one a library likes most is its own affair.
+// The best of several sizes and of both libraries: which one a library likes most is its own
+// affair.
 double matrix_product(at::ScalarType type) {
   double best = 0;
   for (const int64_t n : {512, 1024, 2048, 3072}) {
     const auto a = at::randn({n, n}).to(type), b = at::randn({n, n}).to(type);
-    auto c = at::empty({n, n}, a.options());
     const double flops = 2.0 * static_cast<double>(n) * static_cast<double>(n * n);
-    for (int i = 0; i < kTries; ++i)
-      best = std::max(best, flops / seconds_of([&] { at::mm_out(c, a, b); }));
+    for (const auto library : {Library::aten, Library::onednn}) {
+      if (library == Library::onednn && !linear_detail::has_onednn()) continue;
+      for (int i = 0; i < kTries; ++i) {
+        const auto product = [&] { linear_detail::forward(a, b, {}, Activation::none, library); };
+        best = std::max(best, flops / seconds_of(product));
+      }
+    }
   }
   return best;
 }

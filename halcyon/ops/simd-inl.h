@@ -136,7 +136,7 @@ inline Vector<double> exponential(Vector<double> x) {
   return x;
 }
 
-// 2^x to 1 ulp, 0 below the smallest normal number.
+// 2^x to 1 ulp, 0 below the smallest normal number, infinity above the largest (from 2^127.4 on).
 inline Vector<float> power_of_two(Vector<float> x) {
 #if HALCYON_VECTOR_BYTES == 64
   const auto n = (Vector<float>)_mm512_maskz_roundscale_ps(0xffff, (__m512)x, 0);
@@ -151,7 +151,8 @@ inline Vector<float> power_of_two(Vector<float> x) {
   return (Vector<float>)_mm512_maskz_scalef_ps(normal, (__m512)y, (__m512)n);
 #else
   const auto y = exponential(x * 0.693147181f);
-  return x < -126.0f ? Vector<float>{} : y;
+  const auto finite = x < 127.4f ? y : x + __builtin_inff();
+  return x < -126.0f ? Vector<float>{} : finite;
 #endif
 }
 inline Vector<double> power_of_two(Vector<double> x) {

@@ -2,6 +2,7 @@
 #include "halcyon/ops/linear/linear.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -10,6 +11,7 @@
 
 #include "halcyon/ops/linear/routes.h"
 #include "halcyon/ops/tuning/autotuner.h"
+#include "tests/ops/ops_test.h"
 #include "tests/support/compare.h"
 
 namespace halcyon {
@@ -30,7 +32,7 @@ const std::vector<Shape> kShapes{{1, 1, 1},    {1, 300, 77},   {257, 1, 5},     
 constexpr double kBound = 3e-6;
 
 std::vector<Library> libraries() {
-  std::vector<Library> all{Library::aten};
+  std::vector<Library> all{Library::aten, Library::own};
   if (linear_detail::has_onednn()) all.push_back(Library::onednn);
   return all;
 }
@@ -52,9 +54,8 @@ TEST(Linear, EveryLibraryAgreesWithTheProductInDouble) {
       const auto X = x.to(at::kDouble), W = w.to(at::kDouble), G = g.to(at::kDouble);
       const auto y = at::mm(X, W.t());
       for (const auto library : libraries()) {
-        SCOPED_TRACE(testing::Message()
-                     << rows << " " << in << " " << out << " contiguous " << contiguous
-                     << " onednn " << (library == Library::onednn));
+        SCOPED_TRACE(testing::Message() << rows << " " << in << " " << out << " contiguous "
+                                        << contiguous << " library " << static_cast<int>(library));
         const auto run = [&](const at::Tensor& bias, Activation a) {
           return linear_detail::forward(x, w, bias, a, library);
         };
@@ -65,6 +66,34 @@ TEST(Linear, EveryLibraryAgreesWithTheProductInDouble) {
         EXPECT_TRUE(near(linear_detail::weight_gradient(g, x, library), at::mm(G.t(), X), kBound));
       }
     }
+  }
+}
+
+// Blocks of 96 rows, panels of 64 columns, 128 and 2048 steps of the depth, and what is left of
+// them, in every instruction set and on any number of threads.
+TEST(Linear, TransposedProductInEveryInstructionSet) {
+  at::manual_seed(5);
+  for (const auto& [depth, rows, columns] : {Shape{1, 1, 1},
+                                             {127, 95, 63},
+                                             {128, 96, 64},
+                                             {129, 97, 65},
+                                             {700, 130, 200},
+                                             {2049, 70, 66},
+                                             {0, 3, 2}}) {
+    const auto a = at::randn({depth, rows}), b = at::randn({depth, columns});
+    const auto expected = at::mm(a.t().to(at::kDouble), b.to(at::kDouble));
+    const int threads = at::get_num_threads();
+    for (const auto level : test::levels()) {
+      std::optional<at::Tensor> first;
+      for (const int n : {1, 2, 3, 5}) {
+        at::set_num_threads(n);
+        const auto c = linear_detail::transposed_product(strided(a), b, level);
+        if (!first) first = c;
+        EXPECT_TRUE(test::identical(c, *first)) << n << " threads";
+      }
+      EXPECT_TRUE(near(*first, expected, kBound)) << depth << " level " << static_cast<int>(level);
+    }
+    at::set_num_threads(threads);
   }
 }
 
@@ -80,7 +109,7 @@ TEST(Linear, OperandsOfStrideZeroAreReadAsTheyAre) {
     return at::mm(wide(a), wide(b));
   };
   for (const auto library : libraries()) {
-    SCOPED_TRACE(library == Library::onednn ? "onednn" : "aten");
+    SCOPED_TRACE(testing::Message() << "library " << static_cast<int>(library));
     const auto forward = [&](const at::Tensor& rows, const at::Tensor& weight) {
       return linear_detail::forward(rows, weight, one_bias, Activation::none, library);
     };

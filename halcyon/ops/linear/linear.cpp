@@ -9,6 +9,7 @@
 
 #include "halcyon/ops/cpu_bf16.h"
 #include "halcyon/ops/dispatch.h"
+#include "halcyon/ops/gelu/gelu.h"
 #include "halcyon/ops/linear/routes.h"
 
 namespace halcyon {
@@ -20,9 +21,14 @@ using torch::autograd::variable_list;
 // Multiplications below which choosing costs more than it brings.
 constexpr int64_t kLeast = int64_t{1} << 22;
 
-// The result's type where the product is routed.
-std::optional<at::ScalarType> routed_type(const at::Tensor& x, const at::Tensor& weight,
-                                          const at::Tensor& bias) {
+// Who computes a product, and the type of its result.
+struct Route {
+  enum class By { operators, float_products, bf16_products } by = By::operators;
+  at::ScalarType type = at::kFloat;
+};
+using By = Route::By;
+
+Route route_of(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   if (!x.defined() || !weight.defined()) return {};
   std::vector<at::Tensor> given{x, weight};
   if (bias.defined()) given.push_back(bias);
@@ -34,10 +40,14 @@ std::optional<at::ScalarType> routed_type(const at::Tensor& x, const at::Tensor&
                     (!bias.defined() || bias.numel() == weight.size(0)) &&
                     x.numel() * weight.size(0) >= kLeast;
   if (!fits) return {};
-  if (is_bf16_for_float(given)) return at::kBFloat16;
+  if (is_bf16_for_float(given)) return {By::float_products, at::kBFloat16};
+  const auto type = cpu_result_type(given);
   const bool floats = std::all_of(given.begin(), given.end(),
                                   [](const auto& t) { return t.scalar_type() == at::kFloat; });
-  return floats && cpu_result_type(given) == at::kFloat ? std::optional(at::kFloat) : std::nullopt;
+  if (floats && type == at::kFloat) return {By::float_products, at::kFloat};
+  if (type == at::kBFloat16 && linear_detail::has_onednn())
+    return {By::bf16_products, at::kBFloat16};
+  return {};
 }
 
 // Products in float, also under autocast.
@@ -103,22 +113,28 @@ struct Linear : torch::autograd::Function<Linear> {
 at::Tensor linear_layer(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                         Activation activation) {
   const bool gelu = activation == Activation::gelu_tanh;
-  const auto type = routed_type(x, weight, bias);
-  if (!type) {
-    const auto y = at::linear(x, weight, bias);
-    return gelu ? at::gelu(y, "tanh") : y;
+  const auto wanted = [](const at::Tensor& t) { return t.defined() && t.requires_grad(); };
+  const bool inference =
+      !at::GradMode::is_enabled() || !(wanted(x) || wanted(weight) || wanted(bias));
+  const auto route = route_of(x, weight, bias);
+  const auto given = bias.defined() ? std::optional(bias) : std::nullopt;
+  // in bfloat16 there is only the pass of the activation to save
+  if (route.by == By::operators || (route.by == By::bf16_products && !(gelu && inference))) {
+    const auto y = at::linear(x, weight, given);
+    return gelu ? gelu_tanh(y) : y;
   }
   auto shape = x.sizes().vec();
   shape.back() = weight.size(0);
   const auto rows = x.reshape({-1, x.size(-1)});
-  const auto wanted = [](const at::Tensor& t) { return t.defined() && t.requires_grad(); };
-  if (!at::GradMode::is_enabled() || !(wanted(x) || wanted(weight) || wanted(bias)))
-    return forward_in_float(rows, weight, bias, activation, *type).view(shape);
-  // autograd takes a missing tensor only as an empty optional
-  const auto y =
-      Linear::apply(rows, weight, bias.defined() ? std::optional(bias) : std::nullopt, *type)
-          .view(shape);
-  return gelu ? at::gelu(y, "tanh") : y;
+  if (route.by == By::bf16_products) {
+    const auto narrow = [](const at::Tensor& t) { return t.defined() ? t.to(at::kBFloat16) : t; };
+    return linear_detail::forward(narrow(rows), narrow(weight), narrow(bias), activation,
+                                  linear_detail::Library::onednn)
+        .view(shape);
+  }
+  if (inference) return forward_in_float(rows, weight, bias, activation, route.type).view(shape);
+  const auto y = Linear::apply(rows, weight, given, route.type).view(shape);
+  return gelu ? gelu_tanh(y) : y;
 }
 
 }  // namespace halcyon

@@ -44,21 +44,23 @@ bool made_by_amd() {
 #endif
 }
 
-// The library that a pass of this problem takes; run(library) computes with it. Rows are told apart
-// by their power of two, as counts of observations change from call to call.
+constexpr const char* kNames[]{"aten", "onednn", "own"};  // of Library, in its order
+
+// The library, of the first so many, that a pass of this problem takes; run(library) computes with
+// it. Rows are told apart by their power of two, as counts of observations change from call to
+// call.
 template <class F>
-at::Tensor routed(const char* operation, tuning::Pass pass, Library usual, int64_t rows, int64_t in,
-                  int64_t out, const char* more, const F& run) {
+at::Tensor routed(const char* operation, tuning::Pass pass, Library usual, int libraries,
+                  int64_t rows, int64_t in, int64_t out, const char* more, const F& run) {
   const auto options = tuning::active(pass);
   if (!options || !has_onednn()) return run(usual);
   const tuning::Question question{
       operation,
       fmt::format("{} rows, {} to {} channels{}, {} threads",
                   std::bit_ceil(static_cast<uint64_t>(rows)), in, out, more, at::get_num_threads()),
-      {"aten", "onednn"}};
-  constexpr Library kCandidates[]{Library::aten, Library::onednn};
-  return run(kCandidates[tuning::fastest(question, *options,
-                                         [&](std::size_t i) { run(kCandidates[i]); })]);
+      std::vector<std::string>(kNames, kNames + libraries)};
+  const auto run_one = [&](std::size_t i) { return run(static_cast<Library>(i)); };
+  return run_one(tuning::fastest(question, *options, run_one));
 }
 
 }  // namespace
@@ -70,7 +72,7 @@ bool has_onednn() {
 Routes default_routes() {
   if (!has_onednn()) return {Library::aten, Library::aten, Library::aten};
   if (made_by_amd() && cpu_level() == CpuLevel::avx512)
-    return {Library::onednn, Library::onednn, Library::onednn};
+    return {Library::onednn, Library::onednn, Library::own};
   return {Library::onednn, Library::aten, Library::aten};
 }
 
@@ -87,6 +89,7 @@ at::Tensor input_gradient(const at::Tensor& grad_out, const at::Tensor& weight, 
 }
 
 at::Tensor weight_gradient(const at::Tensor& grad_out, const at::Tensor& x, Library library) {
+  if (library == Library::own) return transposed_product(grad_out, x);
   return library == Library::onednn ? onednn(grad_out.t(), x.t(), {}, Activation::none)
                                     : at::mm(grad_out.t(), x);
 }
@@ -96,7 +99,7 @@ at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const at::Tens
   const bool gelu = activation == Activation::gelu_tanh;
   // without a bias there is no pass to save
   const auto usual = bias.defined() || gelu ? default_routes().forward : default_routes().input;
-  return routed("linear forward", tuning::Pass::forward, usual, x.size(0), x.size(1),
+  return routed("linear forward", tuning::Pass::forward, usual, 2, x.size(0), x.size(1),
                 weight.size(0),
                 gelu             ? ", bias, gelu"
                 : bias.defined() ? ", bias"
@@ -105,13 +108,13 @@ at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const at::Tens
 }
 
 at::Tensor input_gradient(const at::Tensor& grad_out, const at::Tensor& weight) {
-  return routed("linear backward, input", tuning::Pass::backward, default_routes().input,
+  return routed("linear backward, input", tuning::Pass::backward, default_routes().input, 2,
                 grad_out.size(0), weight.size(1), weight.size(0), "",
                 [&](Library l) { return input_gradient(grad_out, weight, l); });
 }
 
 at::Tensor weight_gradient(const at::Tensor& grad_out, const at::Tensor& x) {
-  return routed("linear backward, weight", tuning::Pass::backward, default_routes().weight,
+  return routed("linear backward, weight", tuning::Pass::backward, default_routes().weight, 3,
                 x.size(0), x.size(1), grad_out.size(1), "",
                 [&](Library l) { return weight_gradient(grad_out, x, l); });
 }

@@ -5,10 +5,12 @@
 
 #include <optional>
 
+#include "halcyon/ops/cpu_level.h"
 #include "halcyon/ops/linear/linear.h"
 
 // The matrix products of a linear layer, by two libraries that torch's wheels both hold: what ATen
-// calls (MKL), and oneDNN, which adds the bias and the activation to the sums in registers.
+// calls (MKL), and oneDNN, which adds the bias and the activation to the sums in registers; and by
+// our own, where both lay a transposed operand out anew.
 //
 // MKL's own choice of kernels depends on the maker of the processor: on AMD's it runs AVX2 code at
 // less than half of oneDNN's AVX-512 rate. On Intel's the two are alike but for the bias, which
@@ -16,7 +18,8 @@
 // transposed operand (bench/RESULTS.md, "Linear layers").
 namespace halcyon::linear_detail {
 
-enum class Library { aten, onednn };
+// own: transposed_product(), for the gradient of the weight; elsewhere it is ATen.
+enum class Library { aten, onednn, own };
 
 struct Routes {
   Library forward, input, weight;  // the result, the gradient of x, the gradient of the weight
@@ -34,7 +37,12 @@ at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const at::Tens
 at::Tensor input_gradient(const at::Tensor& grad_out, const at::Tensor& weight, Library library);
 at::Tensor weight_gradient(const at::Tensor& grad_out, const at::Tensor& x, Library library);
 
-// The same by the route that the autotuner has found, where it is on, or the default one.
+// left^T right (m, n) of (k, m) and (k, n), float on a CPU. The same bits for every number of
+// threads.
+at::Tensor transposed_product(const at::Tensor& left, const at::Tensor& right,
+                              CpuLevel level = cpu_level());
+
+// The three passes by the route that the autotuner has found, where it is on, or the default one.
 at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                    Activation activation);
 at::Tensor input_gradient(const at::Tensor& grad_out, const at::Tensor& weight);

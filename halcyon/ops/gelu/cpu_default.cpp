@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#define HALCYON_VECTOR_BYTES 16
+#include "halcyon/ops/gelu/cpu_kernel-inl.h"
+
+namespace halcyon::gelu_detail {
+
+KernelTable kernels_default() {
+  return make_kernels();
+}
+
+}  // namespace halcyon::gelu_detail

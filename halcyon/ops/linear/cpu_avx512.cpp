@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#define HALCYON_VECTOR_BYTES 64
+#include "halcyon/ops/linear/cpu_kernel-inl.h"
+
+namespace halcyon::linear_detail {
+
+KernelTable kernels_avx512() {
+  return make_kernels();
+}
+
+}  // namespace halcyon::linear_detail
