@@ -12,6 +12,7 @@
 
 #include "apps/halcyon/commands.h"
 #include "halcyon/base/error.h"
+#include "halcyon/base/heap.h"
 #include "halcyon/base/log.h"
 #include "halcyon/base/suggest.h"
 #include "halcyon/base/versions.h"
@@ -107,6 +108,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  halcyon::keep_freed_memory();
   // a reader that goes away (`halcyon ... | head`) is no error and must not stop work on files
   std::signal(SIGPIPE, SIG_IGN);
   errno = 0;

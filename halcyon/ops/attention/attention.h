@@ -21,7 +21,8 @@ struct QkNorm {
 //
 // On a CPU blocks of queries meet blocks of keys under an online softmax (Dao et al. 2022,
 // arXiv:2205.14135), normalised as they are packed: memory linear in N, the same bits for every
-// number of threads. Elsewhere, and for half, ATen's operators compute it.
+// number of threads. ATen's operators compute half, bfloat16 where AMX multiplies it, and all else
+// that is not on a CPU.
 at::Tensor self_attention(const at::Tensor& qkv, const std::optional<QkNorm>& norm = {},
                           bool causal = false);
 

@@ -46,7 +46,7 @@ at::Tensor transposed_product(const at::Tensor& left, const at::Tensor& right, C
       at_level(level, kernels_default, kernels_avx2, kernels_avx512)().transposed_product;
   const auto a = with_dense_rows(left), b = with_dense_rows(right);
   const int64_t depth = a.size(0), rows = a.size(1), columns = b.size(1);
-  const auto c = at::empty({rows, columns}, a.options());
+  auto c = at::empty({rows, columns}, a.options());
   if (c.numel() == 0 || depth == 0) return c.zero_();
   const auto panels =
       at::zeros({ceil_div(columns, kPanel), std::min(depth, kDepth), kPanel}, b.options());
