@@ -16,7 +16,6 @@ namespace {
 
 using temporal_detail::best_form;
 using temporal_detail::Form;
-using temporal_detail::Inputs;
 using test::identical;
 using test::levels;
 using test::near;
@@ -121,9 +120,9 @@ TEST(TemporalForms, OtherStridesAreTheSame) {
 
 TEST(TemporalForms, SameBitsForAnyNumberOfThreads) {
   const int threads = at::get_num_threads();
-  for (const Problem& p : {Problem{2, 6, 300, 4, 24, false, true, {}, true},
-                           {1, 100, 7, 3, 16, true, true, 40, true},
-                           {1, 100, 7, 3, 16, false, true, 70, true}}) {
+  for (const Problem& p : {Problem{{2, 6, 300, 4, 24}, {false, true, {}, true}},
+                           {{1, 100, 7, 3, 16}, {true, true, 40, true}},
+                           {{1, 100, 7, 3, 16}, {false, true, 70, true}}}) {
     const auto in = test::temporal_inputs(p.shape, p.options, at::kFloat);
     const auto grad_out = at::randn_like(in.q);
     for (const auto form : forms(p)) {
@@ -146,7 +145,7 @@ TEST(TemporalForms, SameBitsForAnyNumberOfThreads) {
 
 // A large past must leave nothing behind in a window that it has left.
 TEST(TemporalForms, WhatLeavesTheWindowLeavesNothing) {
-  const Problem p{1, 400, 1, 1, 16, true, true, 70, false};
+  const Problem p{{1, 400, 1, 1, 16}, {true, true, 70, false}};
   auto in = test::temporal_inputs(p.shape, p.options, at::kFloat);
   for (auto* t : {&in.k, &in.v}) {
     *t = t->clone();
@@ -165,7 +164,7 @@ TEST(TemporalForms, WhatLeavesTheWindowLeavesNothing) {
 
 // Scores far apart, whose exponentials without their maximum would overflow.
 TEST(TemporalForms, LargeScoresStayFinite) {
-  const Problem p{1, 70, 2, 1, 8, false, true, {}, false};
+  const Problem p{{1, 70, 2, 1, 8}, {false, true, {}, false}};
   auto in = test::temporal_inputs(p.shape, p.options, at::kFloat);
   in.q = in.q * 300;
   for (const auto form : forms(p)) {
@@ -176,7 +175,7 @@ TEST(TemporalForms, LargeScoresStayFinite) {
 
 // A T x T matrix of these frames in float would take 64 MiB a head.
 TEST(TemporalForms, LongSequencesTakeLittleMemory) {
-  const Problem p{1, 4096, 1, 2, 16, false, true, {}, false};
+  const Problem p{{1, 4096, 1, 2, 16}, {false, true, {}, false}};
   const auto in = test::temporal_inputs(p.shape, p.options, at::kFloat);
   EXPECT_TRUE(near(temporal_detail::forward_cpu(in), temporal_detail::composed(in), 3e-6));
   EXPECT_TRUE(temporal_detail::backward_cpu(in, in.v).joint.isfinite().all().item<bool>());
