@@ -3,34 +3,17 @@
 
 #include <ATen/ExpandUtils.h>
 #include <ATen/Functions.h>
-#include <ATen/core/LegacyTypeDispatch.h>
 #include <fmt/ranges.h>
 
 #include "halcyon/base/error.h"
 #include "halcyon/nn/checks.h"
 #include "halcyon/ops/attention/attention.h"
-#include "halcyon/ops/cpu_bf16.h"
 #include "halcyon/ops/rms_norm.h"
 
 namespace halcyon {
 namespace {
 
 constexpr double kRmsEps = 1e-6, kLayerNormEps = 1e-5;
-
-// q, k, v (N, L, H, d), mask or undefined -> (N, L, H, d).
-at::Tensor attend_by_operators(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                               const at::Tensor& mask, double dropout, bool causal) {
-  if (is_bf16_for_float({q, k, v})) {
-    const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-    const auto wide = [](const at::Tensor& t) { return t.to(at::kFloat); };
-    return attend_by_operators(wide(q), wide(k), wide(v), mask, dropout, causal).to(at::kBFloat16);
-  }
-  std::optional<at::Tensor> given;
-  if (mask.defined()) given = mask.is_floating_point() ? mask.to(q.scalar_type()) : mask;
-  const auto heads = [](const at::Tensor& t) { return t.transpose(1, 2); };
-  return heads(
-      at::scaled_dot_product_attention(heads(q), heads(k), heads(v), given, dropout, causal));
-}
 
 }  // namespace
 
@@ -92,21 +75,14 @@ double SelfAttentionImpl::norm_eps() const {
 }
 
 std::array<at::Tensor, 3> SelfAttentionImpl::normalised(const at::Tensor& qkv) const {
-  auto q = qkv.select(2, 0), k = qkv.select(2, 1);
-  if (rms_norms_.q) {
-    q = rms_norms_.q.ptr()->forward(q);
-    k = rms_norms_.k.ptr()->forward(k);
-  } else if (layer_norms_.q) {
-    q = layer_norms_.q.ptr()->forward(q);
-    k = layer_norms_.k.ptr()->forward(k);
-  } else if (has_rms_norm()) {
-    q = rms_norm(q, std::nullopt, norm_eps());
-    k = rms_norm(k, std::nullopt, norm_eps());
-  } else if (options_.qk_norm_type) {
-    q = at::layer_norm(q, {d_head_}, {}, {}, norm_eps());
-    k = at::layer_norm(k, {d_head_}, {}, {}, norm_eps());
-  }
-  return {q, k, qkv.select(2, 2)};
+  const auto one = [&](const at::Tensor& x, const nn::RMSNorm& rms, const nn::LayerNorm& layer) {
+    if (rms) return rms.ptr()->forward(x);
+    if (layer) return layer.ptr()->forward(x);
+    if (has_rms_norm()) return rms_norm(x, std::nullopt, norm_eps());
+    return options_.qk_norm_type ? at::layer_norm(x, {d_head_}, {}, {}, norm_eps()) : x;
+  };
+  return {one(qkv.select(2, 0), rms_norms_.q, layer_norms_.q),
+          one(qkv.select(2, 1), rms_norms_.k, layer_norms_.k), qkv.select(2, 2)};
 }
 
 at::Tensor SelfAttentionImpl::mix(const at::Tensor& qkv, const at::Tensor& attn_mask) const {
@@ -118,7 +94,7 @@ at::Tensor SelfAttentionImpl::mix(const at::Tensor& qkv, const at::Tensor& attn_
   }
   if (plain && !options_.qk_norm_type) return self_attention(qkv, std::nullopt, options_.is_causal);
   const auto [q, k, v] = normalised(qkv);
-  return attend_by_operators(q, k, v, attn_mask, weight_dropout(), options_.is_causal);
+  return attention_by_operators(q, k, v, attn_mask, weight_dropout(), options_.is_causal);
 }
 
 at::Tensor SelfAttentionImpl::forward(const at::Tensor& x,

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "halcyon/ops/checks.h"
+#include "halcyon/ops/dense_rows.h"
 
 namespace halcyon {
 namespace {
@@ -50,10 +51,6 @@ class Rows {
   int64_t count_;
   std::vector<int64_t> sizes_, strides_;  // fastest axis first
 };
-
-at::Tensor rows_of(const at::Tensor& x) {
-  return x.stride(-1) == 1 ? x : x.contiguous();
-}
 
 // The weight in the type of the sums, ones without one.
 at::Tensor wide_weight(const at::Tensor& weight, const at::Tensor& x) {
@@ -142,7 +139,7 @@ class RmsNorm : public torch::autograd::Function<RmsNorm> {
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x,
                             const std::optional<at::Tensor>& affine, double eps) {
     const auto weight = affine.value_or(at::Tensor());
-    const auto rows = rows_of(x), w = wide_weight(weight, x);
+    const auto rows = with_dense_rows(x), w = wide_weight(weight, x);
     const auto type = at::toOpMathType(x.scalar_type());
     const auto y = at::empty(x.sizes(), x.options().memory_format(at::MemoryFormat::Contiguous));
     auto leading = x.sizes().vec();
@@ -168,7 +165,7 @@ class RmsNorm : public torch::autograd::Function<RmsNorm> {
       }
       return result;
     }
-    const auto rows = rows_of(x), g = rows_of(gradients[0]);
+    const auto rows = with_dense_rows(x), g = with_dense_rows(gradients[0]);
     const auto w = wide_weight(weight, x);
     const auto dx = at::empty(x.sizes(), x.options().memory_format(at::MemoryFormat::Contiguous));
     at::Tensor partial;

@@ -166,33 +166,19 @@ TEST(Attention, StridesAreFollowed) {
 }
 
 TEST(Attention, SameBitsForAnyNumberOfThreads) {
-  const int threads = at::get_num_threads();
   for (const auto& p : {Problem{1, 500, 2500, 2, 1, 24, false, true, 0.2},
                         Problem{5, 200, 200, 3, 3, 16, true, true, 0.2}}) {
     for (const auto type : {at::kFloat, at::kBFloat16}) {
       const auto in = make_inputs(p, type);
       const auto grad_out = at::randn_like(in.query);
-      std::optional<Output> output;
-      std::optional<Gradients> grad;
-      for (const int n : {1, 2, 3, 5}) {
-        at::set_num_threads(n);
-        const auto again = attention_detail::forward_cpu(in);
-        const auto grad_again = backward(in, again, grad_out, {});
-        if (!output) {
-          output = again;
-          grad = grad_again;
-        }
-        EXPECT_TRUE(identical(again.out, output->out)) << n;
-        EXPECT_TRUE(identical(again.lse, output->lse)) << n;
-        EXPECT_TRUE(identical(grad_again.query, grad->query)) << n;
-        EXPECT_TRUE(identical(grad_again.key, grad->key)) << n;
-        EXPECT_TRUE(identical(grad_again.value, grad->value)) << n;
-        EXPECT_TRUE(identical(grad_again.query_weight, grad->query_weight)) << n;
-        EXPECT_TRUE(identical(grad_again.key_weight, grad->key_weight)) << n;
-      }
+      test::expect_same_bits(c10::toString(type), [&] {
+        const auto output = attention_detail::forward_cpu(in);
+        const auto grad = backward(in, output, grad_out, {});
+        return std::vector{output.out, output.lse,        grad.query,     grad.key,
+                           grad.value, grad.query_weight, grad.key_weight};
+      });
     }
   }
-  at::set_num_threads(threads);
 }
 
 // A token's result must not depend on scores that overflow, vanish or differ by much.

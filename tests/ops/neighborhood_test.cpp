@@ -167,26 +167,11 @@ TEST(Neighborhood, PlainAttentionAgreesWithTheReference) {
   }
 }
 
-using Run = std::function<std::vector<at::Tensor>()>;
-
-void expect_same_bits(const std::string& text, const Run& run) {
-  const int before = at::get_num_threads();
-  at::set_num_threads(1);
-  const auto one = run();
-  for (const int threads : {2, 3, 5}) {
-    at::set_num_threads(threads);
-    const auto many = run();
-    for (std::size_t i = 0; i < one.size(); ++i)
-      EXPECT_TRUE(identical(many[i], one[i])) << text << " threads " << threads << " tensor " << i;
-  }
-  at::set_num_threads(before);
-}
-
 TEST(Neighborhood, AnotherNumberOfThreadsGivesTheSameBits) {
   for (uint32_t seed = 6000; seed < 6010; ++seed) {
     const auto c = random_case(seed, {{60, 30}, true, 7});
     const auto in = in_type(c.in, at::kFloat);
-    expect_same_bits(c.text, [&] {
+    test::expect_same_bits(c.text, [&] {
       const auto out = forward_tiled(in);
       const auto grad_out = c.grad_out.to(at::kFloat);
       const auto g =
@@ -204,7 +189,7 @@ TEST(Neighborhood, AnotherNumberOfThreadsGivesTheSameBitsOfPlainAttention) {
     const auto c = plain_case(seed, {900});
     for (const auto type : {at::kFloat, at::kBFloat16}) {
       const auto in = in_type(c.in, type);
-      expect_same_bits(c.text, [&] {
+      test::expect_same_bits(c.text, [&] {
         const auto out = neighborhood::forward_plain(in);
         const auto g = neighborhood::backward_plain(in, out, c.grad_out.to(type), {});
         return std::vector<at::Tensor>{out.out, out.lse, g.query, g.key, g.value};

@@ -119,28 +119,18 @@ TEST(TemporalForms, OtherStridesAreTheSame) {
 }
 
 TEST(TemporalForms, SameBitsForAnyNumberOfThreads) {
-  const int threads = at::get_num_threads();
   for (const Problem& p : {Problem{{2, 6, 300, 4, 24}, {false, true, {}, true}},
                            {{1, 100, 7, 3, 16}, {true, true, 40, true}},
                            {{1, 100, 7, 3, 16}, {false, true, 70, true}}}) {
     const auto in = test::temporal_inputs(p.shape, p.options, at::kFloat);
     const auto grad_out = at::randn_like(in.q);
     for (const auto form : forms(p)) {
-      at::Tensor out, joint;
-      for (const int n : {1, 2, 3, 5}) {
-        at::set_num_threads(n);
-        const auto y = temporal_detail::forward_cpu(in, cpu_level(), form);
-        const auto grad = temporal_detail::backward_cpu(in, grad_out, cpu_level(), form).joint;
-        if (n == 1) {
-          out = y;
-          joint = grad;
-        }
-        EXPECT_TRUE(identical(y, out)) << n;
-        EXPECT_TRUE(identical(grad, joint)) << n;
-      }
+      test::expect_same_bits("form", [&] {
+        return std::vector{temporal_detail::forward_cpu(in, cpu_level(), form),
+                           temporal_detail::backward_cpu(in, grad_out, cpu_level(), form).joint};
+      });
     }
   }
-  at::set_num_threads(threads);
 }
 
 // A large past must leave nothing behind in a window that it has left.

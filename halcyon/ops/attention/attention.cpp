@@ -2,6 +2,7 @@
 #include "halcyon/ops/attention/attention.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
@@ -64,18 +65,8 @@ struct SelfAttentionFunction : torch::autograd::Function<SelfAttentionFunction> 
   }
 };
 
-at::Tensor by_operators(const at::Tensor& qkv, const std::optional<QkNorm>& norm, bool causal) {
-  auto q = qkv.select(2, 0), k = qkv.select(2, 1);
-  if (norm) {
-    const auto given = [](const at::Tensor& t) {
-      return t.defined() ? MaybeTensor(t) : MaybeTensor();
-    };
-    q = rms_norm(q, given(norm->query_weight), norm->eps);
-    k = rms_norm(k, given(norm->key_weight), norm->eps);
-  }
-  const auto heads = [](const at::Tensor& t) { return t.transpose(1, 2); };
-  return heads(
-      at::scaled_dot_product_attention(heads(q), heads(k), heads(qkv.select(2, 2)), {}, 0, causal));
+at::Tensor normalised(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  return rms_norm(x, weight.defined() ? MaybeTensor(weight) : std::nullopt, eps);
 }
 
 // AMX is ahead of the kernels in bfloat16, and nothing has been written for half.
@@ -85,6 +76,21 @@ bool has_kernel(at::ScalarType type) {
 }
 
 }  // namespace
+
+at::Tensor attention_by_operators(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                  const at::Tensor& mask, double dropout, bool causal) {
+  if (is_bf16_for_float({q, k, v})) {
+    const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+    const auto wide = [](const at::Tensor& t) { return t.to(at::kFloat); };
+    return attention_by_operators(wide(q), wide(k), wide(v), mask, dropout, causal)
+        .to(at::kBFloat16);
+  }
+  MaybeTensor given;
+  if (mask.defined()) given = mask.is_floating_point() ? mask.to(q.scalar_type()) : mask;
+  const auto heads = [](const at::Tensor& t) { return t.transpose(1, 2); };
+  return heads(
+      at::scaled_dot_product_attention(heads(q), heads(k), heads(v), given, dropout, causal));
+}
 
 at::Tensor self_attention(const at::Tensor& qkv, const std::optional<QkNorm>& norm, bool causal) {
   check_floating(qkv, 5, kName, "qkv");
@@ -102,8 +108,14 @@ at::Tensor self_attention(const at::Tensor& qkv, const std::optional<QkNorm>& no
     }
   }
   const auto type = cpu_result_type({qkv});
-  if (!qkv.is_cpu() || qkv.numel() == 0 || has_tangent(qkv) || !has_kernel(*type))
-    return by_operators(qkv, norm, causal);
+  if (!qkv.is_cpu() || qkv.numel() == 0 || has_tangent(qkv) || !has_kernel(*type)) {
+    auto q = qkv.select(2, 0), k = qkv.select(2, 1);
+    if (norm) {
+      q = normalised(q, norm->query_weight, norm->eps);
+      k = normalised(k, norm->key_weight, norm->eps);
+    }
+    return attention_by_operators(q, k, qkv.select(2, 2), {}, 0, causal);
+  }
   const auto weight = [&](const at::Tensor& t) {
     return norm ? MaybeTensor(t.defined() ? t : at::ones({qkv.size(4)}, at::dtype(at::kFloat)))
                 : MaybeTensor();

@@ -14,6 +14,12 @@ struct QkNorm {
   double eps;
 };
 
+// softmax(q k^T / sqrt(d) + mask) v of q, k and v (B, N, H, d) by ATen's operators, on any device
+// and of any floating type; mask broadcasts to (B, H, N, N), boolean (true attends) or added, and
+// may be undefined. Weights drop with the probability `dropout`.
+at::Tensor attention_by_operators(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                  const at::Tensor& mask, double dropout, bool causal);
+
 // softmax(q k^T / sqrt(d)) v of every token with every token, or with itself and those before it
 // (causal), head by head. qkv (B, N, 3, H, d) holds q, k and v side by side, as one linear layer
 // makes them; their gradient then needs no copy to join it. The result is (B, N, H, d), in qkv's

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/ceil_div.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "halcyon/ops/attention/backends.h"
 #include "halcyon/ops/attention/cpu_kernel.h"
 #include "halcyon/ops/cpu_bf16.h"
+#include "halcyon/ops/dense_rows.h"
 
 namespace halcyon::attention_detail {
 namespace {
@@ -15,18 +18,17 @@ namespace {
 // their keys, though none of fewer keys. They depend on the problem alone, so that sums do.
 constexpr int64_t kShares = 16, kLeastKeys = 1024;
 
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
 // A tensor (B, N, heads, d), or (B, N, heads), as rows of heads.
 template <class S>
 class Heads {
  public:
-  Heads() = default;
-  explicit Heads(const at::Tensor& t)
-      : data_(t.defined() ? static_cast<S*>(t.data_ptr()) : nullptr) {
-    if (!data_) return;
+  explicit Heads(const at::Tensor& t) {
+    if (!t.defined()) return;
+    if constexpr (std::is_const_v<S>) {
+      data_ = static_cast<S*>(t.const_data_ptr());
+    } else {
+      data_ = static_cast<S*>(t.mutable_data_ptr());
+    }
     sample_ = t.stride(0);
     row_ = t.stride(1);
     head_ = t.stride(2);
@@ -34,18 +36,11 @@ class Heads {
   Rows<S> of(int64_t sample, int64_t head) const {
     return {data_ ? data_ + sample * sample_ + head * head_ : nullptr, row_, head_};
   }
-  operator Heads<const S>() const { return Heads<const S>(data_, sample_, row_, head_); }
-  Heads(S* data, int64_t sample, int64_t row, int64_t head)
-      : data_(data), sample_(sample), row_(row), head_(head) {}
 
  private:
   S* data_ = nullptr;
   int64_t sample_ = 0, row_ = 0, head_ = 0;
 };
-
-at::Tensor with_dense_channels(const at::Tensor& t) {
-  return t.stride(-1) == 1 || t.size(-1) == 1 ? t : t.contiguous();
-}
 
 template <class F>
 void with_kernels(at::ScalarType storage, CpuLevel level, bool pairs, const F& f) {
@@ -66,9 +61,9 @@ class Call {
         groups_(in.key.size(2)),
         shared_(heads_ / groups_),
         wide_(kernels.padded_width(in.query.size(3))),
-        query_tensor_(with_dense_channels(in.query)),
-        key_tensor_(with_dense_channels(in.key)),
-        value_tensor_(with_dense_channels(in.value)),
+        query_tensor_(with_dense_rows(in.query)),
+        key_tensor_(with_dense_rows(in.key)),
+        value_tensor_(with_dense_rows(in.value)),
         query_weight_(wide_weight(in.query_weight, in)),
         key_weight_(wide_weight(in.key_weight, in)),
         query_(query_tensor_),
@@ -86,7 +81,7 @@ class Call {
   void forward(const Output& output) const {
     const Heads<S> out(output.out);
     const Heads<T> lse(output.lse);
-    const int64_t blocks = ceil_div(queries_, kQueryBlock);
+    const int64_t blocks = at::ceil_div(queries_, kQueryBlock);
     at::parallel_for(0, samples_ * heads_ * blocks, 1, [&](int64_t begin, int64_t end) {
       const auto scratch = numbers({kernels_.forward_scratch(problem_)});
       int64_t packed = -1;  // the key head in scratch
@@ -111,14 +106,14 @@ class Call {
 
   void backward(const Output& output, const at::Tensor& grad_out, const at::Tensor& grad_lse,
                 const Gradients& into) const {
-    const auto grad = with_dense_channels(grad_out);
+    const auto grad = with_dense_rows(grad_out);
     const Heads<const S> out(output.out), grad_of_out(grad);
     const Heads<const T> lse(output.lse), grad_of_lse(grad_lse);
     const Heads<S> grad_query(into.query), grad_key(into.key), grad_value(into.value);
     const int64_t keys = problem_.keys, key_heads = samples_ * groups_,
-                  parts = std::clamp<int64_t>(ceil_div(kShares, key_heads), 1,
-                                              ceil_div(keys, kLeastKeys)),
-                  length = ceil_div(ceil_div(keys, parts), kKeyBlock) * kKeyBlock,
+                  parts = std::clamp<int64_t>(at::ceil_div(kShares, key_heads), 1,
+                                              at::ceil_div(keys, kLeastKeys)),
+                  length = at::ceil_div(at::ceil_div(keys, parts), kKeyBlock) * kKeyBlock,
                   head_sums = queries_ * wide_, apart = samples_ * heads_ * head_sums;
     const auto add_query_weight = weight_sums(samples_ * heads_, query_weight_),
                add_key_weight = weight_sums(key_heads * parts, key_weight_);
@@ -171,8 +166,6 @@ class Call {
   }
 
  private:
-  using Query = Heads<const S>;
-
   static at::Tensor numbers(at::IntArrayRef shape) {
     return at::empty(shape, at::dtype(c10::CppTypeToScalarType<T>::value));
   }
@@ -198,7 +191,7 @@ class Call {
   const Kernels<S, T>& kernels_;
   int64_t samples_, queries_, heads_, groups_, shared_, wide_;
   at::Tensor query_tensor_, key_tensor_, value_tensor_, query_weight_, key_weight_;
-  Query query_, key_, value_;
+  Heads<const S> query_, key_, value_;
   Problem<T> problem_;
 };
 

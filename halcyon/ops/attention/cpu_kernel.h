@@ -53,7 +53,7 @@ struct Kernels {
   void (*pack)(const Problem<T>&, Rows<const S> key, Rows<const S> value, T* scratch);
   void (*attend)(const Problem<T>&, int64_t first, int64_t count, Rows<const S> query, Rows<S> out,
                  Rows<T> lse, T* scratch);
-  // Backward of a share, and the gradient of `count` queries of one head from the sums of `parts`
+  // Backward of a share, and the gradient of all queries of one head from the sums of `parts`
   // shares of it, which stand `apart`.
   int64_t (*backward_scratch)(const Problem<T>&, int64_t keys);
   void (*backward)(const Problem<T>&, const Share<S, T>&, T* scratch);

@@ -58,8 +58,8 @@ class Packing {
       const S* const token = from.data + t * from.row;
       U* const out = to + t * row;
       if constexpr (kPerElement == 2) {
+        if (width % 2 != 0) out[elements - 1].bits = 0;
         if (!weight && factor == 1) {
-          if (width % 2 != 0) out[elements - 1].bits = 0;
           __builtin_memcpy(out, token, static_cast<std::size_t>(width) * sizeof(S));
           continue;
         }
@@ -71,7 +71,6 @@ class Packing {
         store(temporary + c, weight ? x * load(weight + c) : x);
       }
       if constexpr (kPerElement == 2) {
-        if (width % 2 != 0) out[elements - 1].bits = 0;
         narrow(temporary, reinterpret_cast<S*>(out));
       } else {
         __builtin_memcpy(out, temporary, static_cast<std::size_t>(wide) * sizeof(T));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/ceil_div.h>
 
 #include <algorithm>
 #include <bit>
@@ -11,10 +12,6 @@
 
 namespace halcyon::film_detail {
 namespace {
-
-int64_t round_up(int64_t n, int64_t multiple) {
-  return (n + multiple - 1) / multiple * multiple;
-}
 
 template <class S>
 S* data(const at::Tensor& t) {
@@ -36,9 +33,9 @@ class Call {
     p.meta = meta_.size(1);
     p.hidden = in.floats[kWeight1].size(0);
     p.out = in.floats[kWeight2].size(0) / 2;
-    p.meta_p = round_up(p.meta, lanes_);
-    p.hidden_p = round_up(p.hidden, lanes_);
-    p.out_p = round_up(p.out, lanes_);
+    p.meta_p = at::round_up(p.meta, lanes_);
+    p.hidden_p = at::round_up(p.hidden, lanes_);
+    p.out_p = at::round_up(p.out, lanes_);
     p.tables = static_cast<int>(in.ids.size());
     p.eps = static_cast<T>(in.eps);
     const auto w1 = in.floats[kWeight1].to(type_);

@@ -23,43 +23,42 @@ const gelu_detail::KernelTable& kernels() {
   return table;
 }
 
-// f(table entry, a type of its storage) for float and bfloat16.
-template <class F>
-void with_kernels(at::ScalarType type, const F& f) {
-  if (type == at::kFloat) f(kernels().f32, float());
-  if (type == at::kBFloat16) f(kernels().bf16, Bf16());
+template <class S>
+at::Tensor run(const gelu_detail::Kernels<S>& kernel, const at::Tensor& x,
+               const std::optional<at::Tensor>& grad_y) {
+  const auto in = x.contiguous(), up = grad_y ? grad_y->to(x.scalar_type()).contiguous() : in;
+  const auto out = at::empty(x.sizes(), x.options());
+  const auto *const from = static_cast<const S*>(in.const_data_ptr()), *const grad =
+                                                                           static_cast<const S*>(
+                                                                               up.const_data_ptr());
+  auto* const to = static_cast<S*>(out.mutable_data_ptr());
+  at::parallel_for(0, x.numel(), kGrain, [&](int64_t begin, int64_t end) {
+    if (grad_y) {
+      kernel.backward(end - begin, grad + begin, from + begin, to + begin);
+    } else {
+      kernel.forward(end - begin, from + begin, to + begin);
+    }
+  });
+  return out;
+}
+
+// The value at x, or the gradient of x, in float or bfloat16.
+at::Tensor compute(const at::Tensor& x, const std::optional<at::Tensor>& grad_y = {}) {
+  return x.scalar_type() == at::kFloat ? run(kernels().f32, x, grad_y)
+                                       : run(kernels().bf16, x, grad_y);
 }
 
 struct GeluTanh : torch::autograd::Function<GeluTanh> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x) {
     context->save_for_backward({x});
-    const auto dense = x.contiguous();
-    const auto y = at::empty(x.sizes(), x.options());
-    with_kernels(x.scalar_type(), [&]<class S>(const auto& kernel, S) {
-      const auto* const from = static_cast<const S*>(dense.const_data_ptr());
-      auto* const to = static_cast<S*>(y.mutable_data_ptr());
-      at::parallel_for(0, x.numel(), kGrain, [&](int64_t begin, int64_t end) {
-        kernel.forward(end - begin, from + begin, to + begin);
-      });
-    });
-    return y;
+    return compute(x);
   }
 
   static variable_list backward(AutogradContext* context, variable_list grad) {
     const auto x = context->get_saved_variables()[0];
     // somebody differentiates the gradient
     if (at::GradMode::is_enabled()) return {at::gelu_backward(grad[0], x, "tanh")};
-    const auto dense = x.contiguous(), grad_y = grad[0].to(x.scalar_type()).contiguous();
-    const auto grad_x = at::empty(x.sizes(), x.options());
-    with_kernels(x.scalar_type(), [&]<class S>(const auto& kernel, S) {
-      const auto* const from = static_cast<const S*>(dense.const_data_ptr());
-      const auto* const up = static_cast<const S*>(grad_y.const_data_ptr());
-      auto* const to = static_cast<S*>(grad_x.mutable_data_ptr());
-      at::parallel_for(0, x.numel(), kGrain, [&](int64_t begin, int64_t end) {
-        kernel.backward(end - begin, up + begin, from + begin, to + begin);
-      });
-    });
-    return {grad_x};
+    return {compute(x, grad[0])};
   }
 };
 

@@ -4,19 +4,17 @@
 // anew, in panels.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/ceil_div.h>
 
 #include <algorithm>
 
 #include "halcyon/ops/cpu_level.h"
+#include "halcyon/ops/dense_rows.h"
 #include "halcyon/ops/linear/cpu_kernel.h"
 #include "halcyon/ops/linear/routes.h"
 
 namespace halcyon::linear_detail {
 namespace {
-
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 // Of the depth at a time: its panels stay in the caches.
 constexpr int64_t kDepth = 2048;
@@ -34,10 +32,6 @@ void lay_out(const at::Tensor& b, float* panels) {
   });
 }
 
-at::Tensor with_dense_rows(const at::Tensor& t) {
-  return t.stride(1) == 1 || t.size(1) == 1 ? t : t.contiguous();
-}
-
 }  // namespace
 
 at::Tensor transposed_product(const at::Tensor& left, const at::Tensor& right, CpuLevel level) {
@@ -49,16 +43,16 @@ at::Tensor transposed_product(const at::Tensor& left, const at::Tensor& right, C
   auto c = at::empty({rows, columns}, a.options());
   if (c.numel() == 0 || depth == 0) return c.zero_();
   const auto panels =
-      at::zeros({ceil_div(columns, kPanel), std::min(depth, kDepth), kPanel}, b.options());
+      at::zeros({at::ceil_div(columns, kPanel), std::min(depth, kDepth), kPanel}, b.options());
   // As many blocks for each thread; a sum does not depend on the block that it is in.
   const int64_t threads = at::get_num_threads(),
-                blocks = ceil_div(ceil_div(rows, kBlockRows), threads) * threads;
+                blocks = at::round_up(at::ceil_div(rows, kBlockRows), threads);
   constexpr int64_t kTile = 6;  // rows that the kernel keeps in registers
-  const int64_t height = ceil_div(ceil_div(rows, blocks), kTile) * kTile;
+  const int64_t height = at::round_up(at::ceil_div(rows, blocks), kTile);
   for (int64_t k = 0; k < depth; k += kDepth) {
     const int64_t steps = std::min(kDepth, depth - k);
     lay_out(b.narrow(0, k, steps), panels.mutable_data_ptr<float>());
-    at::parallel_for(0, ceil_div(rows, height), 1, [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, at::ceil_div(rows, height), 1, [&](int64_t begin, int64_t end) {
       const auto scratch = at::empty({kScratch}, a.options());
       for (int64_t i = begin * height; i < std::min(rows, end * height); i += height)
         kernel(/*add=*/k > 0, std::min(height, rows - i), columns, steps,

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "halcyon/ops/cpu_level.h"
+#include "halcyon/ops/dense_rows.h"
 #include "halcyon/ops/neighborhood/cpu_kernel.h"
 
 // The kernels of a dtype, and what every driver of them does with tensors.
@@ -18,8 +19,7 @@ at::Tensor readable(const at::Tensor& t) {
   constexpr auto kType = std::is_same_v<S, Bf16>     ? at::kBFloat16
                          : std::is_same_v<S, double> ? at::kDouble
                                                      : at::kFloat;
-  const auto cast = t.to(kType);
-  return cast.stride(-1) == 1 || cast.size(-1) == 1 ? cast : cast.contiguous();
+  return with_dense_rows(t.to(kType));
 }
 
 // Channels in whole vectors.
