@@ -16,5 +16,6 @@ void add_models(pybind11::module_& m);
 void add_healpix(pybind11::module_& m);
 void add_features(pybind11::module_& m);
 void add_checkpoints(pybind11::module_& m);
+void add_parallel(pybind11::module_& m);
 
 }  // namespace halcyon::python

@@ -34,4 +34,5 @@ PYBIND11_MODULE(_C, m) {
   python::add_healpix(m);
   python::add_features(m);
   python::add_checkpoints(m);
+  python::add_parallel(m);
 }

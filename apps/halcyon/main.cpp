@@ -29,6 +29,7 @@ enum ExitCode : int {
   kInput = 4,
   kOutput = 5,
   kNumerics = 6,
+  kCommunication = 7,
   kBug = 70,
 };
 
@@ -45,6 +46,8 @@ int exit_code(ErrorKind kind) {
       return kOutput;
     case ErrorKind::numerics:
       return kNumerics;
+    case ErrorKind::communication:
+      return kCommunication;
   }
   return kBug;
 }

@@ -17,6 +17,7 @@ enum class ErrorKind {
   input,          // a file that is missing, truncated, corrupt or of the wrong kind
   output,         // a product cannot be written
   numerics,       // NaN or divergence stopped the work
+  communication,  // another process is dead, silent or cannot be reached
   unsupported,    // an argument that has a meaning, but is not done (Python: NotImplementedError)
 };
 

@@ -3,7 +3,7 @@
 
 import torch as _torch  # noqa: F401  LibTorch, which the extension module links to
 
-from . import healpix
+from . import healpix, parallel
 from ._C import (ObsContext, PixelGroupMap, apply_rope, build_pixel_group_map, counts_to_cu_seqlens, film_tokenizer,
                  float_metadata, gated_residual, local_solar_time, mask_causal, modulate, norm_modulate,
                  pixel_attention, prepare_obs_context, qc_reasons, quality_control, rope_tables, sort_and_pack)
@@ -18,6 +18,7 @@ from .neighborhood import (attention, merge_attentions, na1d, na1d_av, na1d_qk, 
                            na3d, na3d_av, na3d_qk, neighborhood_attention_healpix, neighborhood_attention_healpix_stats)
 from .neighborhood_modules import (NeighborhoodAttention1D, NeighborhoodAttention2D, NeighborhoodAttention3D,
                                    NeighborhoodAttentionHEALPix)
+from .parallel import HaloExchange, halo_exchange
 from .switches import (disable_gemm_na, disable_tiled_na, enable_gemm_na, enable_tiled_na, get_device_cc,
                        get_memory_usage_preference, has_bfloat, has_cuda, has_fna, has_fp32_gemm, has_fp64_gemm,
                        has_gemm, has_half, has_tf32_gemm, is_fused_na_enabled, is_gemm_na_enabled,

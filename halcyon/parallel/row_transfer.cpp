@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "halcyon/parallel/row_transfer.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <utility>
+
+#include "halcyon/base/error.h"
+#include "halcyon/parallel/exchange.h"
+
+namespace halcyon::parallel {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+using Transfer = std::shared_ptr<const RowTransfer>;
+
+// Tags of an operation's way back.
+constexpr int64_t kAdjoint = 0x30000000;
+
+std::vector<int64_t> sizes_with(const at::Tensor& x, int64_t dim, int64_t rows) {
+  auto sizes = x.sizes().vec();
+  sizes[dim] = rows;
+  return sizes;
+}
+
+at::Tensor dense(const at::Tensor& x) {
+  return x.contiguous();
+}
+
+void zero_between(const at::Tensor& out, const RowTransfer& transfer) {
+  int64_t at = 0;
+  for (const auto& run : transfer.wanted) {
+    if (run.target > at) out.narrow(transfer.dim, at, run.target - at).zero_();
+    at = run.target + run.rows;
+  }
+  if (at < transfer.rows) out.narrow(transfer.dim, at, transfer.rows - at).zero_();
+}
+
+// The run puts all of x in one place.
+bool is_whole(const Run& run, const RowTransfer& t) {
+  return run.owner == t.group.rank() && run.source == 0 && run.rows == t.local_rows &&
+         !run.reversed && !run.folded;
+}
+
+at::Tensor forward_of(const at::Tensor& x, const RowTransfer& t) {
+  const auto me = t.group.rank();
+  const auto early = std::exchange(t.early, {});
+  const auto out = early.defined() ? early : at::empty(sizes_with(x, t.dim, t.rows), x.options());
+  const auto is_done = [&](const Run& run) {
+    return early.defined() && is_whole(run, t) && run.target == t.early_at;
+  };
+  const auto target = [&](const Run& run) { return out.narrow(t.dim, run.target, run.rows); };
+  Exchange exchange(t.group, t.operation, t.tag);
+  std::vector<std::pair<const Run*, at::Tensor>> arriving;  // to be copied
+  for (const auto& run : t.wanted) {
+    if (run.owner == me) continue;
+    auto into = target(run);
+    if (run.reversed || run.folded || !into.is_contiguous()) {
+      into = at::empty(into.sizes(), x.options());
+      arriving.emplace_back(&run, into);
+    }
+    exchange.receive(run.owner, into);
+  }
+  for (int64_t r = 0; r < t.group.size(); ++r) {
+    if (r == me) continue;
+    for (const auto& run : t.asked[r]) {
+      exchange.send(r, dense(x.narrow(t.dim, run.source, run.rows)));
+    }
+  }
+  exchange.post();
+  for (const auto& run : t.wanted) {
+    if (run.owner != me || is_done(run)) continue;
+    target(run).copy_(t.seen(x.narrow(t.dim, run.source, run.rows), run));
+  }
+  zero_between(out, t);
+  exchange.wait();
+  for (const auto& [run, rows] : arriving) target(*run).copy_(t.seen(rows, *run));
+  return out;
+}
+
+at::Tensor adjoint_of(const at::Tensor& grad, const RowTransfer& t) {
+  const auto me = t.group.rank();
+  const auto from = [&](const Run& run) {
+    return t.unseen(grad.narrow(t.dim, run.target, run.rows), run);
+  };
+  Exchange exchange(t.group, t.operation + " backward", t.tag + kAdjoint);
+  std::vector<std::pair<const Run*, at::Tensor>> arriving;
+  for (int64_t r = 0; r < t.group.size(); ++r) {
+    if (r == me) continue;
+    for (const auto& run : t.asked[r]) {
+      arriving.emplace_back(&run, at::empty(sizes_with(grad, t.dim, run.rows), grad.options()));
+      exchange.receive(r, arriving.back().second);
+    }
+  }
+  for (const auto& run : t.wanted) {
+    if (run.owner != me) exchange.send(run.owner, dense(from(run)));
+  }
+  exchange.post();
+  // the one run that holds all of x is copied, what else there is added
+  at::Tensor out;
+  const Run* copied = nullptr;
+  const auto sizes = sizes_with(grad, t.dim, t.local_rows);
+  for (const auto& run : t.wanted) {
+    if (run.owner != me || !is_whole(run, t)) continue;
+    copied = &run;
+    out = at::empty(sizes, grad.options()).copy_(from(run));
+    break;
+  }
+  if (!copied) out = at::zeros(sizes, grad.options());
+  const auto add = [&](const Run& run, const at::Tensor& rows) {
+    out.narrow(t.dim, run.source, run.rows).add_(rows);
+  };
+  for (const auto& run : t.wanted) {
+    if (run.owner == me && &run != copied) add(run, from(run));
+  }
+  exchange.wait();
+  for (const auto& [run, rows] : arriving) add(*run, rows);
+  return out;
+}
+
+// The transfer or its adjoint; each is the other's backward.
+struct MoveRows : torch::autograd::Function<MoveRows> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const Transfer& transfer,
+                            bool adjoint) {
+    ctx->saved_data["adjoint"] = adjoint;
+    transfer_of(*ctx) = transfer;
+    return adjoint ? adjoint_of(x, *transfer) : forward_of(x, *transfer);
+  }
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const bool adjoint = ctx->saved_data["adjoint"].toBool();
+    return {apply(grads[0], transfer_of(*ctx), !adjoint), {}, {}};
+  }
+
+ private:
+  struct Kept : torch::CustomClassHolder {
+    Transfer transfer;
+  };
+  static Transfer& transfer_of(AutogradContext& ctx) {
+    auto& slot = ctx.saved_data["transfer"];
+    if (slot.isNone()) slot = c10::IValue::make_capsule(c10::make_intrusive<Kept>());
+    return static_cast<Kept*>(slot.toCapsule().get())->transfer;
+  }
+};
+
+}  // namespace
+
+at::Tensor RowTransfer::seen(const at::Tensor& from, const Run& run) const {
+  auto out = from;
+  if (run.reversed) out = out.flip(dim);
+  if (!run.folded) return out;
+  if (fold_shift != 0) out = out.roll(fold_shift, fold_dim);
+  return sign.defined() ? out * sign : out;
+}
+
+at::Tensor RowTransfer::unseen(const at::Tensor& from, const Run& run) const {
+  auto out = from;
+  if (run.folded) {
+    if (sign.defined()) out = out * sign;
+    if (fold_shift != 0) out = out.roll(-fold_shift, fold_dim);
+  }
+  return run.reversed ? out.flip(dim) : out;
+}
+
+at::Tensor early_result(const at::Tensor& x, int64_t dim, int64_t before, int64_t after) {
+  const at::NoGradGuard data_only;
+  const auto n = x.size(dim);
+  auto out = at::empty(sizes_with(x, dim, n + before + after), x.options());
+  out.narrow(dim, before, n).copy_(x);
+  return out;
+}
+
+at::Tensor move_rows(const at::Tensor& x, const Transfer& transfer) {
+  return MoveRows::apply(x, transfer, false);
+}
+
+at::Tensor joined_to_backward(const at::Tensor& x, bool any_requires_grad) {
+  if (!any_requires_grad || x.requires_grad()) return x;
+  return x.detach().requires_grad_();
+}
+
+}  // namespace halcyon::parallel

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "halcyon/parallel/rows.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "halcyon/base/describe.h"
+#include "halcyon/base/error.h"
+#include "halcyon/parallel/agreement.h"
+#include "halcyon/parallel/row_gather.h"
+#include "halcyon/parallel/row_transfer.h"
+
+namespace halcyon::parallel {
+namespace {
+
+// The fold, after its checks.
+struct Pole {
+  int64_t dim = 0;
+  std::optional<Group> group;
+  at::Tensor sign;
+};
+
+int64_t axis_of(const at::Tensor& x, int64_t dim, const char* name, const std::string& operation) {
+  HALCYON_CHECK(x.defined(), operation, "expected a tensor x, got an undefined one");
+  HALCYON_CHECK(-x.dim() <= dim && dim < x.dim(), operation,
+                "expected {} as an axis of x with {} axes, got {}", name, x.dim(), dim);
+  return dim < 0 ? dim + x.dim() : dim;
+}
+
+Pole pole_of(const at::Tensor& x, int64_t dim, const Fold& fold, const std::string& operation) {
+  Pole pole{axis_of(x, fold.dim, "fold_dim", operation), fold.group, {}};
+  HALCYON_CHECK(pole.dim != dim, operation,
+                "expected fold_dim, the longitudes, to be another axis than dim, got {} for both",
+                dim);
+  if (const auto* number = std::get_if<double>(&fold.sign)) {
+    if (*number != 1.0) pole.sign = at::scalar_tensor(*number, x.options());
+    return pole;
+  }
+  const auto& sign = std::get<at::Tensor>(fold.sign);
+  HALCYON_CHECK(sign.defined() && sign.dim() <= x.dim(), operation,
+                "expected fold_sign as a number or a tensor that broadcasts against x");
+  for (int64_t i = 0; i < sign.dim(); ++i) {
+    const auto axis = x.dim() - sign.dim() + i;
+    HALCYON_CHECK(
+        sign.size(i) == 1 || (sign.size(i) == x.size(axis) && axis != dim && axis != pole.dim),
+        operation,
+        "expected fold_sign to broadcast against x, with one entry along dim and fold_dim,"
+        " got {} for x {}",
+        describe(sign), describe(x));
+  }
+  pole.sign = sign.detach().to(x.options());
+  return pole;
+}
+
+// The folded rows of a result at both ends, as they lie on the ranks along the longitudes: each
+// takes those half way round.
+at::Tensor rolled_over_ranks(const at::Tensor& x, int64_t dim, const std::vector<Run>& runs,
+                             const Pole& pole, const std::string& operation) {
+  int64_t above = 0, below = 0;
+  for (const auto& run : runs) {
+    if (run.folded) (run.target == above ? above : below) += run.rows;
+  }
+  const auto rows = x.size(dim);
+  const auto roll = [&](int64_t first, int64_t count) {
+    RowRequest request;
+    request.kind = RowRequest::half_back;
+    request.edge_name = "periodic";
+    return gather_rows_as(x.narrow(dim, first, count), request, pole.dim, *pole.group,
+                          operation + " across the pole");
+  };
+  return at::cat(
+      {roll(0, above), x.narrow(dim, above, rows - above - below), roll(rows - below, below)}, dim);
+}
+
+Interval interval_of(const RowRequest& request, int64_t start, int64_t stop, int64_t total,
+                     int64_t lo, int64_t hi) {
+  switch (request.kind) {
+    case RowRequest::absolute:
+      return {lo, hi};
+    case RowRequest::halo:
+      return {start - request.before, stop + request.after};
+    case RowRequest::half_back:
+      return {start - total / 2, stop - total / 2};
+  }
+  return {0, 0};
+}
+
+}  // namespace
+
+at::Tensor gather_rows_as(const at::Tensor& given, const RowRequest& request, int64_t dim_given,
+                          const Group& group, const std::string& operation, const Fold& fold) {
+  const auto transfer = std::make_shared<RowTransfer>();
+  auto& t = *transfer;
+  t.operation = operation;
+  t.group = group;
+  Pole pole;
+  Agreement agreement(group, operation);
+  auto edge = Edge::none;
+  bool is_sound = false;
+  size_t rows_at = 0, lo_at = 0, hi_at = 0, grad_at = 0;
+  agreement.prepare([&] {
+    t.dim = axis_of(given, dim_given, "dim", operation);
+    agreement.same_but("x", given, t.dim);
+    agreement.same("dim", t.dim);
+    edge = edge_of(request.edge_name, operation);
+    agreement.same("edge", request.edge_name);
+    if (request.kind == RowRequest::halo) {
+      HALCYON_CHECK(request.before >= 0 && request.after >= 0, operation,
+                    "expected a halo_width of no rows or more, got {} before and {} after",
+                    request.before, request.after);
+      agreement.same("halo_width before", request.before);
+      agreement.same("halo_width after", request.after);
+    } else {
+      HALCYON_CHECK(request.lo <= request.hi, operation, "expected lo <= hi, got rows [{}, {})",
+                    request.lo, request.hi);
+    }
+    if (edge == Edge::fold) {
+      pole = pole_of(given, t.dim, fold, operation);
+      t.fold_dim = pole.dim;
+      t.sign = pole.sign;
+      if (!pole.group || pole.group->size() == 1) t.fold_shift = given.size(pole.dim) / 2;
+      agreement.same("fold_dim", pole.dim);
+    }
+    rows_at = agreement.each(given.size(t.dim));
+    lo_at = agreement.each(request.lo);
+    hi_at = agreement.each(request.hi);
+    grad_at = agreement.each(given.requires_grad());
+    is_sound = true;
+  });
+  agreement.post();
+  if (is_sound && edge != Edge::none && request.kind == RowRequest::halo &&
+      std::max(request.before, request.after) <= given.size(t.dim)) {
+    t.early = early_result(given, t.dim, request.before, request.after);
+    t.early_at = request.before;
+  }
+  agreement.finish();
+  t.tag = agreement.tag();
+
+  const auto starts = starts_of(agreement.of_all(rows_at));
+  const auto total = starts.back();
+  // every rank plans for all, so that what one asks in vain is refused by all with the same text
+  std::vector<std::vector<Run>> runs;
+  std::vector<Interval> intervals;
+  for (int64_t r = 0; r < group.size(); ++r) {
+    intervals.push_back(interval_of(request, starts[r], starts[r + 1], total,
+                                    agreement.of(r, lo_at), agreement.of(r, hi_at)));
+    runs.push_back(runs_of(intervals.back(), starts, edge, operation));
+  }
+  t.local_rows = given.size(t.dim);
+  t.wanted = runs[group.rank()];
+  t.rows = rows_of(intervals[group.rank()], total, edge);
+  t.asked.resize(group.size());
+  for (int64_t r = 0; r < group.size(); ++r) {
+    for (const auto& run : runs[r]) {
+      if (run.owner == group.rank()) t.asked[r].push_back(run);
+    }
+  }
+  bool any_grad = false;
+  for (const auto needs : agreement.of_all(grad_at)) any_grad |= needs != 0;
+  const auto out = move_rows(joined_to_backward(given, any_grad), transfer);
+  if (edge != Edge::fold || !pole.group || pole.group->size() == 1) return out;
+  return rolled_over_ranks(out, t.dim, t.wanted, pole, operation);
+}
+
+at::Tensor gather_rows(const at::Tensor& x, int64_t lo, int64_t hi, int64_t dim, const Group& group,
+                       const std::string& edge, const Fold& fold) {
+  RowRequest request;
+  request.kind = RowRequest::absolute;
+  request.lo = lo;
+  request.hi = hi;
+  request.edge_name = edge;
+  return gather_rows_as(x, request, dim, group, "gather_rows", fold);
+}
+
+at::Tensor halo_exchange(const at::Tensor& x, HaloWidth halo_width, int64_t dim, const Group& group,
+                         const std::string& edge, const Fold& fold) {
+  RowRequest request;
+  request.kind = RowRequest::halo;
+  request.before = halo_width.before;
+  request.after = halo_width.after;
+  request.edge_name = edge;
+  return gather_rows_as(x, request, dim, group, "halo_exchange", fold);
+}
+
+at::Tensor trim(const at::Tensor& x, int64_t halo_before, int64_t halo_after, int64_t dim) {
+  const auto axis = axis_of(x, dim, "dim", "trim");
+  const auto rows = x.size(axis);
+  HALCYON_CHECK(
+      halo_before >= 0 && halo_after >= 0 && halo_before + halo_after <= rows, "trim",
+      "expected no rows or more to be cut at each end, at most the {} of the axis, got {} "
+      "before and {} after",
+      rows, halo_before, halo_after);
+  return x.narrow(axis, halo_before, rows - halo_before - halo_after);
+}
+
+}  // namespace halcyon::parallel

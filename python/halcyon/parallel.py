@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One tensor over many processes. What each function computes is written at its C++ function (halcyon/parallel).
+
+group is a torch.distributed.ProcessGroup; None is the default group, or this process alone."""
+
+import torch as _torch
+
+from . import _C
+
+_parallel = _C.parallel
+
+
+def split_sizes(n, group=None):
+    """How an axis of n is cut over the ranks where a function chooses: as torch.tensor_split."""
+    return _parallel.split_sizes(n, group)
+
+
+def _is_int(value):
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _halo_width(operation, value):
+    values = (value, value) if _is_int(value) else value
+    if not isinstance(values, (tuple, list)) or len(values) != 2 or not all(map(_is_int, values)):
+        raise ValueError(f"[{operation}] expected halo_width as an int or two, (before, after), got {value!r}")
+    return tuple(values)
+
+
+def gather_rows(x, lo, hi, dim=-2, group=None, edge="zero", *, fold_dim=-1, fold_group=None, fold_sign=1.0):
+    """Rows [lo, hi) of the global axis dim, this rank's own choice."""
+    return _parallel.gather_rows(x, lo, hi, dim, group, edge, fold_dim, fold_group, fold_sign)
+
+
+def halo_exchange(x, halo_width, dim=-2, group=None, edge="zero", *, fold_dim=-1, fold_group=None, fold_sign=1.0):
+    """This rank's rows of the axis dim with those before and after them."""
+    return _parallel.halo_exchange(x, _halo_width("halo_exchange", halo_width), dim, group, edge, fold_dim, fold_group,
+                                   fold_sign)
+
+
+class HaloExchange(_torch.nn.Module):
+    """halo_exchange with its options."""
+
+    def __init__(self, halo_width, dim=-2, edge="zero", group=None, *, fold_dim=-1, fold_group=None, fold_sign=1.0):
+        super().__init__()
+        _halo_width("HaloExchange", halo_width)
+        self.halo_width, self.dim, self.edge, self.group = halo_width, dim, edge, group
+        self.fold_dim, self.fold_group, self.fold_sign = fold_dim, fold_group, fold_sign
+
+    def forward(self, x):
+        return halo_exchange(x, self.halo_width, self.dim, self.group, self.edge, fold_dim=self.fold_dim,
+                             fold_group=self.fold_group, fold_sign=self.fold_sign)
+
+    @staticmethod
+    def trim(x, halo_before, halo_after, dim=-2):
+        """x without its first halo_before and last halo_after rows; no communication."""
+        return _parallel.trim(x, halo_before, halo_after, dim)
+
+    def extra_repr(self):
+        return f"halo_width={self.halo_width}, dim={self.dim}, edge={self.edge!r}"

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+
+#include "halcyon/parallel/group.h"
+
+namespace halcyon::test {
+
+// f on every rank of a gloo group of this size, each rank a thread of this process with connections
+// of its own. What a rank throws is thrown again here, the lowest rank's first, when all have
+// ended.
+void on_ranks(int64_t size, const std::function<void(const parallel::Group&)>& f,
+              double timeout_seconds = 60);
+
+}  // namespace halcyon::test
