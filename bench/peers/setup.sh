@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs the peers of bench/peers/neighborhood.py and healda.py, each into an environment of its own that borrows the
 # project's torch: NATTEN 0.17.5 as pip builds it (CMake without a build type: no optimisation, no OpenMP), 0.17.5 with full
-# flags, 0.21.7, whose sources need no compiler without CUDA, and PhysicsNeMo 2.2.2, which is Python, with the three packages
-# that its layers call. What is there already is left alone.
+# flags, 0.21.7, whose sources need no compiler without CUDA, PhysicsNeMo 2.2.2, which is Python, with the three packages
+# that its layers call, and CREDIT's sources for bench/parallel. What is there already is left alone.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
 
@@ -15,6 +15,7 @@ usage: bench/peers/setup.sh [--into FOLDER] [--python PYTHON] [--flags "FLAGS"] 
   --flags FLAGS    the compiler's flags of the rebuilt 0.17.5 (default: -O3 -march=native -fopenmp)
   PEER             these only (default: all):
     physicsnemo            nvidia-physicsnemo 2.2.2, einops, jaxtyping, timm; for healda.py; a minute
+    credit                 miles-credit 2026.2.0 without what it needs; for bench/parallel/halo.py; a minute
     natten-0.21.7          for neighborhood.py, like all of natten; a minute
     natten-0.17.5-rebuilt  compiled with FLAGS; a quarter of an hour on one core
     natten-0.17.5-pip      compiled as pip does; a quarter of an hour on one core
@@ -22,7 +23,7 @@ RUN="taskset -c 1" is put before the builds, JOBS is the compilers at a time.
 TEXT
 }
 
-all=(physicsnemo natten-0.21.7 natten-0.17.5-rebuilt natten-0.17.5-pip)
+all=(physicsnemo credit natten-0.21.7 natten-0.17.5-rebuilt natten-0.17.5-pip)
 into=$here/build/peers python=$here/.venv/bin/python flags="-O3 -march=native -fopenmp" peers=()
 while [ $# -gt 0 ]; do
   case $1 in
@@ -75,21 +76,25 @@ natten() {
       --no-build-isolation --no-binary natten "natten==$version"
 }
 
+credit() {  # its halo exchange asks for torch alone
+  "${pip[@]}" miles-credit==2026.2.0
+}
+
 physicsnemo() {  # without torch and what else it names: see bench/peers/absent.py
   "${pip[@]}" nvidia-physicsnemo==2.2.2 einops==0.8.2 jaxtyping==0.3.11 timm==1.0.31
 }
 
 for peer in "${peers[@]}"; do
   case $peer in
-    physicsnemo) install "$peer" physicsnemo ;;
+    physicsnemo|credit) install "$peer" "$peer" ;;
     natten-0.21.7) install "$peer" natten 0.21.7 ;;
     natten-0.17.5-rebuilt) install "$peer" natten 0.17.5 "CXXFLAGS=$flags" ;;
     natten-0.17.5-pip) install "$peer" natten 0.17.5 ;;
   esac
 done
 scripts=()
-for script in neighborhood healda; do
-  [[ $script == healda ]] && wanted=physicsnemo || wanted=natten
-  [[ " ${peers[*]}" == *" $wanted"* ]] && scripts+=("$python bench/peers/$script.py --into $into")
+declare -A peer_of=([peers/neighborhood]=natten [peers/healda]=physicsnemo [parallel/halo]=credit [parallel/reshard]=physicsnemo)
+for script in peers/neighborhood peers/healda parallel/halo parallel/reshard; do
+  [[ " ${peers[*]}" == *" ${peer_of[$script]}"* ]] && scripts+=("$python bench/$script.py --into $into")
 done
 printf 'setup: ready; %s\n' "${scripts[@]}"

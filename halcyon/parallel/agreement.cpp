@@ -2,11 +2,14 @@
 #include "halcyon/parallel/agreement.h"
 
 #include <ATen/ATen.h>
+#include <torch/csrc/distributed/c10d/Backend.hpp>
 
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 
 #include "halcyon/base/error.h"
+#include "halcyon/base/recycled.h"
 
 namespace halcyon::parallel {
 namespace {
@@ -22,6 +25,37 @@ constexpr int64_t kTextBytes = 1024;
 constexpr int64_t kHeaderTag = 0x48414c00, kRefusalTag = kHeaderTag + 1, kFirstTag = 0x10000000,
                   kTags = 0x20000000;
 std::atomic<int64_t> counter{0};
+
+constexpr int64_t kWord = sizeof(int64_t);
+
+// Each attached tensor begins on a line of the cache.
+int64_t padded(int64_t bytes) {
+  return (bytes + 63) / 64 * 64;
+}
+
+bool is_gloo(const Group& group) {
+  return group.has_backend(c10::kCPU) && group.backend(c10::kCPU)->getBackendName() == "gloo";
+}
+
+at::Tensor with_attachments(const at::Tensor& header, const std::vector<at::Tensor>& data) {
+  int64_t bytes = 0;
+  for (const auto& one : data) bytes += padded(static_cast<int64_t>(one.nbytes()));
+  if (bytes == 0) return header;
+  HALCYON_ASSERT(bytes <= Agreement::kAttached);
+  const auto message = recycled_empty({Agreement::kWords + bytes / kWord}, header.options());
+  message.narrow(0, 0, Agreement::kWords).copy_(header);
+  int64_t at = Agreement::kWords * kWord;
+  for (const auto& one : data) {
+    const auto size = static_cast<int64_t>(one.nbytes());
+    message.view(at::kByte)
+        .narrow(0, at, size)
+        .view(one.scalar_type())
+        .view(one.sizes())
+        .copy_(one);
+    at += padded(size);
+  }
+  return message;
+}
 
 c10::DeviceType header_device(const Group& group) {
   return group.has_backend(c10::kCPU) ? c10::kCPU : c10::kCUDA;
@@ -113,14 +147,41 @@ void Agreement::post() {
 
   exchange_ = std::make_unique<Exchange>(group_, operation_, kHeaderTag);
   mine = mine.to(device);
+  const auto me = group_.rank();
   for (int64_t r = 0; r < group_.size(); ++r) {
-    headers_.push_back(r == group_.rank() ? mine : at::empty({kWords}, mine.options()));
-    if (r != group_.rank()) exchange_->receive(r, headers_.back());
+    // gloo leaves the rest of a buffer as it is where a message is shorter
+    const auto most = is_neighbour(r) && is_gloo(group_) ? kWords + kAttached / kWord : kWords;
+    headers_.push_back(r == me ? mine : recycled_empty({most}, mine.options()));
+    if (r != me) exchange_->receive(r, headers_.back());
   }
   for (int64_t r = 0; r < group_.size(); ++r) {
-    if (r != group_.rank()) exchange_->send(r, mine);
+    if (r != me) exchange_->send(r, refusal_ ? mine : with_attachments(mine, attachments_[r]));
   }
   exchange_->post();
+}
+
+bool Agreement::is_neighbour(int64_t rank) const {
+  const auto apart = std::abs(rank - group_.rank());
+  return apart == 1 || apart == group_.size() - 1;
+}
+
+bool Agreement::can_attach(const at::Tensor& data) const {
+  return group_.size() > 1 && data.device().is_cpu() && is_gloo(group_);
+}
+
+void Agreement::attach(int64_t peer, std::vector<at::Tensor> data) {
+  HALCYON_ASSERT(is_neighbour(peer));
+  attachments_[peer] = std::move(data);
+}
+
+at::Tensor Agreement::attached(int64_t peer, at::IntArrayRef sizes, at::ScalarType type) {
+  int64_t elements = 1;
+  for (const auto size : sizes) elements *= size;
+  const auto bytes = elements * static_cast<int64_t>(c10::elementSize(type));
+  auto& at = read_[peer];
+  const auto piece = headers_[peer].narrow(0, kWords + at / kWord, padded(bytes) / kWord);
+  at += padded(bytes);
+  return piece.view(at::kByte).narrow(0, 0, bytes).view(type).view(sizes);
 }
 
 void Agreement::finish() {
@@ -128,7 +189,7 @@ void Agreement::finish() {
   exchange_->wait();
   int64_t highest = 0, refused = -1;
   for (auto& header : headers_) {
-    header = header.cpu();
+    if (!header.device().is_cpu()) header = header.cpu();
     words_.push_back(header.const_data_ptr<int64_t>());
     highest = std::max(highest, words_.back()[kCounter]);
     if (refused < 0 && words_.back()[kRefused]) refused = static_cast<int64_t>(words_.size()) - 1;

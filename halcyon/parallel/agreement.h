@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -55,6 +56,15 @@ class Agreement {
   // This rank's own; returns where of() finds it.
   size_t each(int64_t value);
 
+  // Sends this peer data along with the header, at most kAttached bytes, so that small halos need
+  // no second round. Only where can_attach(); the peer must know from what all were told how long
+  // it is, and reads it with attached() after finish().
+  static constexpr int64_t kAttached = 1 << 20;
+  bool can_attach(const at::Tensor& data) const;
+  void attach(int64_t peer, std::vector<at::Tensor> data);
+  // The next tensor of this many rows' sizes that the peer attached, a view of its message.
+  at::Tensor attached(int64_t peer, at::IntArrayRef sizes, at::ScalarType type);
+
   void post();
   void finish();
 
@@ -73,6 +83,7 @@ class Agreement {
     int64_t value;
   };
   static std::string show(Shown shown, int64_t value);
+  bool is_neighbour(int64_t rank) const;
   void compare() const;
   [[noreturn]] void raise_refusal(int64_t rank);
 
@@ -82,6 +93,8 @@ class Agreement {
   std::vector<int64_t> each_;
   std::optional<Error> refusal_;
   std::vector<at::Tensor> headers_;  // of every rank
+  std::map<int64_t, std::vector<at::Tensor>> attachments_;
+  std::map<int64_t, int64_t> read_;  // bytes of a peer's message so far
   std::vector<const int64_t*> words_;
   std::unique_ptr<Exchange> exchange_;
   int64_t tag_ = 0;

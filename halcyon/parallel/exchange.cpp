@@ -4,6 +4,7 @@
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 
 #include <atomic>
+#include <thread>
 
 #include "halcyon/base/error.h"
 
@@ -36,6 +37,11 @@ std::string first_line(const std::string& what) {
 
 Traffic traffic() {
   return {sent_messages.load(), sent_bytes.load()};
+}
+
+bool has_cores_to_overlap(const Group& group) {
+  static const int64_t cores = std::thread::hardware_concurrency();
+  return cores >= 2 * group.size();  // all of them may be on this machine
 }
 
 Exchange::Exchange(Group group, std::string operation, int64_t tag)

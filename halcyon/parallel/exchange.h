@@ -61,6 +61,10 @@ class Exchange {
   std::chrono::steady_clock::time_point begun_;
 };
 
+// Whether work between post() and wait() gains time: where this machine has fewer cores than the
+// ranks' threads and gloo's, the messages would wait for the work instead.
+bool has_cores_to_overlap(const Group& group);
+
 // f() of a collective of c10d's own, its failure told in the same way; the peer is not known then.
 // what: Error's operation.
 void run_collective(const Group& group, const std::string& operation,

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "halcyon/base/error.h"
+#include "halcyon/base/recycled.h"
 #include "halcyon/parallel/exchange.h"
 
 namespace halcyon::parallel {
@@ -44,18 +45,32 @@ bool is_whole(const Run& run, const RowTransfer& t) {
          !run.reversed && !run.folded;
 }
 
+// The piece that holds the run's rows, if any.
+const RowTransfer::Piece* piece_of(const std::map<int64_t, std::vector<RowTransfer::Piece>>& pieces,
+                                   int64_t peer, const Run& run) {
+  const auto found = pieces.find(peer);
+  if (found == pieces.end()) return nullptr;
+  for (const auto& piece : found->second) {
+    if (piece.first <= run.source && run.source + run.rows <= piece.first + piece.rows) {
+      return &piece;
+    }
+  }
+  return nullptr;
+}
+
 at::Tensor forward_of(const at::Tensor& x, const RowTransfer& t) {
   const auto me = t.group.rank();
-  const auto early = std::exchange(t.early, {});
-  const auto out = early.defined() ? early : at::empty(sizes_with(x, t.dim, t.rows), x.options());
-  const auto is_done = [&](const Run& run) {
-    return early.defined() && is_whole(run, t) && run.target == t.early_at;
-  };
+  const auto came = std::exchange(t.came, {}), went = std::exchange(t.went, {});
+  const auto out = recycled_empty(sizes_with(x, t.dim, t.rows), x.options());
   const auto target = [&](const Run& run) { return out.narrow(t.dim, run.target, run.rows); };
   Exchange exchange(t.group, t.operation, t.tag);
   std::vector<std::pair<const Run*, at::Tensor>> arriving;  // to be copied
   for (const auto& run : t.wanted) {
     if (run.owner == me) continue;
+    if (const auto* piece = piece_of(came, run.owner, run)) {
+      arriving.emplace_back(&run, piece->data.narrow(t.dim, run.source - piece->first, run.rows));
+      continue;
+    }
     auto into = target(run);
     if (run.reversed || run.folded || !into.is_contiguous()) {
       into = at::empty(into.sizes(), x.options());
@@ -66,16 +81,19 @@ at::Tensor forward_of(const at::Tensor& x, const RowTransfer& t) {
   for (int64_t r = 0; r < t.group.size(); ++r) {
     if (r == me) continue;
     for (const auto& run : t.asked[r]) {
-      exchange.send(r, dense(x.narrow(t.dim, run.source, run.rows)));
+      if (!piece_of(went, r, run)) {
+        exchange.send(r, dense(x.narrow(t.dim, run.source, run.rows)));
+      }
     }
   }
   exchange.post();
+  const bool overlaps = has_cores_to_overlap(t.group);
+  if (!overlaps) exchange.wait();
   for (const auto& run : t.wanted) {
-    if (run.owner != me || is_done(run)) continue;
-    target(run).copy_(t.seen(x.narrow(t.dim, run.source, run.rows), run));
+    if (run.owner == me) target(run).copy_(t.seen(x.narrow(t.dim, run.source, run.rows), run));
   }
   zero_between(out, t);
-  exchange.wait();
+  if (overlaps) exchange.wait();
   for (const auto& [run, rows] : arriving) target(*run).copy_(t.seen(rows, *run));
   return out;
 }
@@ -98,6 +116,8 @@ at::Tensor adjoint_of(const at::Tensor& grad, const RowTransfer& t) {
     if (run.owner != me) exchange.send(run.owner, dense(from(run)));
   }
   exchange.post();
+  const bool overlaps = has_cores_to_overlap(t.group);
+  if (!overlaps) exchange.wait();
   // the one run that holds all of x is copied, what else there is added
   at::Tensor out;
   const Run* copied = nullptr;
@@ -105,7 +125,7 @@ at::Tensor adjoint_of(const at::Tensor& grad, const RowTransfer& t) {
   for (const auto& run : t.wanted) {
     if (run.owner != me || !is_whole(run, t)) continue;
     copied = &run;
-    out = at::empty(sizes, grad.options()).copy_(from(run));
+    out = recycled_empty(sizes, grad.options()).copy_(from(run));
     break;
   }
   if (!copied) out = at::zeros(sizes, grad.options());
@@ -115,7 +135,7 @@ at::Tensor adjoint_of(const at::Tensor& grad, const RowTransfer& t) {
   for (const auto& run : t.wanted) {
     if (run.owner == me && &run != copied) add(run, from(run));
   }
-  exchange.wait();
+  if (overlaps) exchange.wait();
   for (const auto& [run, rows] : arriving) add(*run, rows);
   return out;
 }
@@ -161,14 +181,6 @@ at::Tensor RowTransfer::unseen(const at::Tensor& from, const Run& run) const {
     if (fold_shift != 0) out = out.roll(-fold_shift, fold_dim);
   }
   return run.reversed ? out.flip(dim) : out;
-}
-
-at::Tensor early_result(const at::Tensor& x, int64_t dim, int64_t before, int64_t after) {
-  const at::NoGradGuard data_only;
-  const auto n = x.size(dim);
-  auto out = at::empty(sizes_with(x, dim, n + before + after), x.options());
-  out.narrow(dim, before, n).copy_(x);
-  return out;
 }
 
 at::Tensor move_rows(const at::Tensor& x, const Transfer& transfer) {

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,10 +26,14 @@ struct RowTransfer {
   std::vector<std::vector<Run>> asked;  // by rank: what it asks of this one
   int64_t fold_dim = 0, fold_shift = 0;
   at::Tensor sign;  // undefined: one
-  // The result, where it was allocated before the ranks had agreed (early_result), and where x
-  // stands in it already; used once.
-  mutable at::Tensor early;
-  int64_t early_at = 0;
+  // What came with the agreement already, by owner, and what went: rows [first, first + rows) of
+  // the owner's. Used once.
+  struct Piece {
+    int64_t first;
+    int64_t rows;
+    at::Tensor data;  // of what came
+  };
+  mutable std::map<int64_t, std::vector<Piece>> came, went;
 
   // How the rows of a run look in the result, and the adjoint of that.
   at::Tensor seen(const at::Tensor& rows, const Run& run) const;
@@ -37,10 +42,6 @@ struct RowTransfer {
 
 // The result of x.
 at::Tensor move_rows(const at::Tensor& x, const std::shared_ptr<const RowTransfer>& transfer);
-
-// A transfer's result allocated before the ranks have agreed, so that the copy of x into it, at
-// rows [before, before + x.size(dim)), overlaps the agreement.
-at::Tensor early_result(const at::Tensor& x, int64_t dim, int64_t before, int64_t after);
 
 // A leaf that takes part in the backward where x on this rank needs no gradient but on another
 // does, so that no rank waits for a cotangent that nobody computes.

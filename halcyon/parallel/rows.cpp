@@ -86,6 +86,32 @@ Interval interval_of(const RowRequest& request, int64_t start, int64_t stop, int
   return {0, 0};
 }
 
+// The rows that a rank with so many attaches for a neighbour to its header: what a halo takes from
+// the next rank at most. The neighbour finds the same by what it was told.
+std::vector<RowTransfer::Piece> attached_to(int64_t peer, int64_t owner, int64_t rows,
+                                            const RowRequest& request, const RowTransfer& t,
+                                            Edge edge, const at::Tensor& x) {
+  const auto ranks = t.group.size();
+  const auto follows = [&](int64_t a, int64_t b) {
+    return a + 1 == b || (edge == Edge::periodic && a == ranks - 1 && b == 0);
+  };
+  std::vector<RowTransfer::Piece> pieces;
+  if (peer == owner) return pieces;
+  int64_t bytes = 0;
+  const auto add = [&](int64_t first, int64_t count) {
+    if (count == 0) return;
+    int64_t size = count * static_cast<int64_t>(x.element_size());
+    for (int64_t i = 0; i < x.dim(); ++i) size *= i == t.dim ? 1 : x.size(i);
+    bytes += size + 64;  // as they are padded
+    pieces.push_back({first, count, {}});
+  };
+  const auto before = std::min(request.before, rows), after = std::min(request.after, rows);
+  if (follows(owner, peer)) add(rows - before, before);
+  if (follows(peer, owner)) add(0, after);
+  if (bytes > Agreement::kAttached || bytes == 0) pieces.clear();
+  return pieces;
+}
+
 }  // namespace
 
 at::Tensor gather_rows_as(const at::Tensor& given, const RowRequest& request, int64_t dim_given,
@@ -97,7 +123,6 @@ at::Tensor gather_rows_as(const at::Tensor& given, const RowRequest& request, in
   Pole pole;
   Agreement agreement(group, operation);
   auto edge = Edge::none;
-  bool is_sound = false;
   size_t rows_at = 0, lo_at = 0, hi_at = 0, grad_at = 0;
   agreement.prepare([&] {
     t.dim = axis_of(given, dim_given, "dim", operation);
@@ -126,14 +151,19 @@ at::Tensor gather_rows_as(const at::Tensor& given, const RowRequest& request, in
     lo_at = agreement.each(request.lo);
     hi_at = agreement.each(request.hi);
     grad_at = agreement.each(given.requires_grad());
-    is_sound = true;
+    if (request.kind == RowRequest::halo && agreement.can_attach(given)) {
+      for (int64_t r = 0; r < group.size(); ++r) {
+        const auto pieces =
+            attached_to(r, group.rank(), given.size(t.dim), request, t, edge, given);
+        std::vector<at::Tensor> rows;
+        for (const auto& piece : pieces)
+          rows.push_back(given.narrow(t.dim, piece.first, piece.rows));
+        if (!rows.empty()) agreement.attach(r, std::move(rows));
+        t.went[r] = pieces;
+      }
+    }
   });
   agreement.post();
-  if (is_sound && edge != Edge::none && request.kind == RowRequest::halo &&
-      std::max(request.before, request.after) <= given.size(t.dim)) {
-    t.early = early_result(given, t.dim, request.before, request.after);
-    t.early_at = request.before;
-  }
   agreement.finish();
   t.tag = agreement.tag();
 
@@ -154,6 +184,17 @@ at::Tensor gather_rows_as(const at::Tensor& given, const RowRequest& request, in
   for (int64_t r = 0; r < group.size(); ++r) {
     for (const auto& run : runs[r]) {
       if (run.owner == group.rank()) t.asked[r].push_back(run);
+    }
+  }
+  if (request.kind == RowRequest::halo && agreement.can_attach(given)) {
+    for (int64_t r = 0; r < group.size(); ++r) {
+      auto& pieces = t.came[r] =
+          attached_to(group.rank(), r, agreement.of(r, rows_at), request, t, edge, given);
+      for (auto& piece : pieces) {
+        auto sizes = given.sizes().vec();
+        sizes[t.dim] = piece.rows;
+        piece.data = agreement.attached(r, sizes, given.scalar_type());
+      }
     }
   }
   bool any_grad = false;

@@ -42,9 +42,21 @@ TEST(HaloExchange, BackwardIsTheAdjoint) {
 TEST(HaloExchange, SendsNoMoreThanTheHalos) {
   const auto before = traffic();
   test::on_ranks(3, [](const Group& group) { halo_exchange(at::zeros({4, 10, 8}), 2, 1, group); });
-  // four halos of 4 x 2 x 8 floats and six headers of 512 bytes
-  EXPECT_EQ(traffic().messages - before.messages, 4 + 6);
+  // four halos of 4 x 2 x 8 floats, which ride with the six headers of 512 bytes
+  EXPECT_EQ(traffic().messages - before.messages, 6);
   EXPECT_EQ(traffic().bytes - before.bytes, 4 * (4 * 2 * 8 * 4) + 6 * 512);
+}
+
+TEST(HaloExchange, SendsLargeHalosByThemselves) {
+  const auto before = traffic();
+  test::on_ranks(2, [](const Group& group) {
+    const auto x = at::full({300, 10, 100}, static_cast<double>(group.rank()), at::kFloat);
+    const auto out = halo_exchange(x, 9, 1, group);
+    const auto halo = group.rank() == 0 ? out.narrow(1, 19, 9) : out.narrow(1, 0, 9);
+    EXPECT_TRUE(halo.eq(1.0 - static_cast<double>(group.rank())).all().item<bool>());
+  });
+  EXPECT_EQ(traffic().messages - before.messages, 2 + 2);
+  EXPECT_EQ(traffic().bytes - before.bytes, 2 * (300 * 9 * 100 * 4) + 2 * 512);
 }
 
 TEST(HaloExchange, NamesASilentPeer) {
