@@ -28,20 +28,43 @@ void lay_out_gradient(const at::Tensor& parameter) {
 
 }  // namespace
 
-AdamW::AdamW(torch::nn::Module& module, AdamWOptions options) : options_(std::move(options)) {
+NamedTensors trainable(const torch::nn::Module& module) {
+  NamedTensors out;
   for (const auto& item : module.named_parameters()) {
-    const at::Tensor& p = item.value();
-    if (!p.requires_grad()) continue;
+    if (item.value().requires_grad()) out.emplace_back(item.key(), item.value());
+  }
+  return out;
+}
+
+double clip_gradients(const NamedTensors& parameters, double max_norm) {
+  const c10::NoGradGuard no_grad;
+  std::vector<at::Tensor> gradients;
+  for (const auto& [name, p] : parameters) {
+    if (p.grad().defined()) gradients.push_back(p.grad());
+  }
+  if (gradients.empty()) return 0;
+  std::vector<at::Tensor> norms = at::_foreach_norm(gradients, 2);
+  for (auto& n : norms) n = n.to(at::kDouble);
+  const double norm = at::stack(norms).norm().item<double>();
+  if (max_norm > 0 && norm > max_norm) at::_foreach_mul_(gradients, max_norm / norm);
+  return norm;
+}
+
+AdamW::AdamW(torch::nn::Module& module, AdamWOptions options)
+    : AdamW(trainable(module), std::move(options)) {}
+
+AdamW::AdamW(NamedTensors parameters, AdamWOptions options)
+    : options_(std::move(options)), parameters_(std::move(parameters)) {
+  for (const auto& [name, p] : parameters_) {
     HALCYON_CHECK(p.scalar_type() == at::kFloat || p.scalar_type() == at::kDouble, "AdamW",
                   "expected parameters of float32 or float64, got {} for {}",
-                  c10::toString(p.scalar_type()), item.key());
+                  c10::toString(p.scalar_type()), name);
     HALCYON_CHECK(p.is_non_overlapping_and_dense(), "AdamW", "expected dense parameters, got {}",
-                  item.key());
-    const bool excepted =
-        std::any_of(options_.no_decay.begin(), options_.no_decay.end(), [&](const auto& pattern) {
-          return ::fnmatch(pattern.c_str(), item.key().c_str(), 0) == 0;
-        });
-    parameters_.emplace_back(item.key(), p);
+                  name);
+    const bool excepted = std::any_of(options_.no_decay.begin(), options_.no_decay.end(),
+                                      [&, &key = name](const auto& pattern) {
+                                        return ::fnmatch(pattern.c_str(), key.c_str(), 0) == 0;
+                                      });
     decays_.push_back(p.dim() > 1 && !excepted);
     first_.push_back(at::zeros_like(p.detach()));
     second_.push_back(at::zeros_like(p.detach()));
@@ -72,20 +95,6 @@ void AdamW::step(int64_t step, double learning_rate) {
 
 void AdamW::zero_grad() {
   for (auto& [name, p] : parameters_) p.mutable_grad().reset();
-}
-
-double AdamW::clip_gradients(double max_norm) {
-  const c10::NoGradGuard no_grad;
-  std::vector<at::Tensor> gradients;
-  for (const auto& [name, p] : parameters_) {
-    if (p.grad().defined()) gradients.push_back(p.grad());
-  }
-  if (gradients.empty()) return 0;
-  std::vector<at::Tensor> norms = at::_foreach_norm(gradients, 2);
-  for (auto& n : norms) n = n.to(at::kDouble);
-  const double norm = at::stack(norms).norm().item<double>();
-  if (max_norm > 0 && norm > max_norm) at::_foreach_mul_(gradients, max_norm / norm);
-  return norm;
 }
 
 std::map<std::string, at::Tensor> AdamW::state() const {

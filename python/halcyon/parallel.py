@@ -6,6 +6,8 @@ group is a torch.distributed.ProcessGroup; None is the default group, or this pr
 import torch as _torch
 
 from . import _C
+from ._parallel_data import DataParallel  # noqa: F401
+from ._parallel_norms import batch_norm, group_norm, layer_norm, reduce_gradients  # noqa: F401
 
 _parallel = _C.parallel
 
