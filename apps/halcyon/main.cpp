@@ -63,7 +63,8 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", std::string("halcyon ") + halcyon::version());
   app.require_subcommand(1);
   app.footer(
-      "Exit codes: 0 done, 2 command line, 3 configuration, 4 input, 5 output, 6 numerics, 70 a "
+      "Exit codes: 0 done, 2 command line, 3 configuration, 4 input, 5 output, 6 numerics, "
+      "7 communication, 70 a "
       "fault of Halcyon");
   app.add_option_function<std::string>(
          "--log-level", [](const std::string& level) { halcyon::log::set_level(level); },

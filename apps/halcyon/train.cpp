@@ -14,6 +14,7 @@
 #include "halcyon/base/log.h"
 #include "halcyon/model/checkpoint.h"
 #include "halcyon/ops/tuning/config.h"
+#include "halcyon/parallel/launch.h"
 #include "halcyon/plots/graphs.h"
 #include "halcyon/training/trainer.h"
 
@@ -47,6 +48,8 @@ HealDA model_of(const assimilation::RegionalSystem& system, const config::Node& 
 }
 
 void train(const Arguments& arguments) {
+  const auto world = parallel::init();
+  const bool leads = world.group().rank() == 0;
   const auto run = config::load(arguments.run, arguments.overrides);
   const auto file = config::load(run.input_file("system"));
   const auto weights = run.required<std::filesystem::path>("weights");
@@ -59,24 +62,28 @@ void train(const Arguments& arguments) {
   assimilation::RegionalTask task(system, model, run, config.loss);
   run.finish();
   if (arguments.dry_run) {
-    std::cout << "The configuration is valid.\n";
+    if (leads) std::cout << "The configuration is valid.\n";
     return;
   }
-  prepare_folder_of(weights);
+  if (leads) prepare_folder_of(weights);
   tuning.apply();
   int64_t parameters = 0;
   for (const auto& parameter : model->parameters()) parameters += parameter.numel();
-  log::info("{}: {} parameters, {} tokens, {} pixels", system.name, parameters,
-            system.tokens.size(), system.pixels.size());
+  if (leads) {
+    log::info("{}: {} parameters, {} tokens, {} pixels", system.name, parameters,
+              system.tokens.size(), system.pixels.size());
+  }
 
   std::signal(SIGTERM, [](int) { stop_asked = true; });
   std::signal(SIGINT, [](int) { stop_asked = true; });
   training::TrainOptions options;
   options.stop = [] { return stop_asked.load(); };
+  options.group = world.group();
   options.provenance = {
       {"system", file.resolved()}, {"run", run.resolved()}, {"model", model->config().to_json()}};
   training::Trainer trainer(task, config, options);
   const auto outcome = trainer.run();
+  if (!leads) return;
   if (outcome.step >= 2) std::cout << draw_losses(config.output).string() << "\n";
   if (!outcome.finished) {
     std::cout << fmt::format("Stopped after step {}; the same command goes on from there.\n",
@@ -92,7 +99,10 @@ void train(const Arguments& arguments) {
 
 void add_train(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
-  auto* command = app.add_subcommand("train", "Train a network on simulated observations");
+  auto* command = app.add_subcommand(
+      "train",
+      "Train a network on simulated observations, on one process or as many as torchrun, mpirun "
+      "or srun start (docs/parallel.md)");
   command->add_option("RUN", arguments->run, "YAML configuration (docs/north_america.md)")
       ->required();
   command->add_option("--set", arguments->overrides, "Override a key: --set training.steps=100");

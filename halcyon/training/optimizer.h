@@ -26,23 +26,45 @@ NamedTensors trainable(const torch::nn::Module& module);
 // never); returns the norm before it, which is not finite if a gradient is not.
 double clip_gradients(const NamedTensors& parameters, double max_norm);
 
+// What the trainer asks of an optimizer; the state is kept under the names of AdamW::state().
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  // step: 0-based, for the bias correction.
+  virtual void step(int64_t step, double learning_rate) = 0;
+  virtual void zero_grad() = 0;
+  // Scales all gradients so that their global norm is at most max_norm (0: never); returns the norm
+  // before it, which is not finite if a gradient is not.
+  virtual double clip_gradients(double max_norm) = 0;
+  virtual const NamedTensors& parameters() const = 0;
+  // For a checkpoint, whole on rank 0; every rank of the run asks for it.
+  virtual std::map<std::string, at::Tensor> saved_state() const = 0;
+  // Where a checkpoint's is restored to, on every rank, and then taken from.
+  virtual std::map<std::string, at::Tensor> restored_state() = 0;
+  virtual void take_restored(const std::map<std::string, at::Tensor>& state) = 0;
+};
+
 // AdamW (Loshchilov and Hutter 2019) on the parameters of a module, through ATen's fused kernel.
 // Decay acts on tensors of two dimensions or more. A parameter without a gradient is left alone.
-class AdamW {
+class AdamW : public Optimizer {
  public:
   AdamW(torch::nn::Module& module, AdamWOptions options);
   AdamW(NamedTensors parameters, AdamWOptions options);
 
-  // step: 0-based, for the bias correction.
-  void step(int64_t step, double learning_rate);
-  void zero_grad();
+  void step(int64_t step, double learning_rate) override;
+  void zero_grad() override;
 
-  double clip_gradients(double max_norm) { return training::clip_gradients(parameters_, max_norm); }
+  double clip_gradients(double max_norm) override {
+    return training::clip_gradients(parameters_, max_norm);
+  }
 
   const NamedTensors& parameters() const { return parameters_; }
   bool decays(std::size_t parameter) const { return decays_[parameter]; }
   // "m.<name>" and "v.<name>": the moments themselves, which a checkpoint copies from and into.
   std::map<std::string, at::Tensor> state() const;
+  std::map<std::string, at::Tensor> saved_state() const override { return state(); }
+  std::map<std::string, at::Tensor> restored_state() override { return state(); }
+  void take_restored(const std::map<std::string, at::Tensor>&) override {}
 
  private:
   AdamWOptions options_;

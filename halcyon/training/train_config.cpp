@@ -39,6 +39,7 @@ TrainConfig TrainConfig::from(const config::Node& training) {
   c.schedule.peak =
       optimizer.optional<double>("learning_rate", c.schedule.peak, config::positive());
   c.optimizer = optimizer_options(optimizer);
+  c.sharded_optimizer = optimizer.optional<bool>("sharded", false);
   const config::Node schedule = training.section_or_defaults("schedule");
   c.schedule.steps = c.steps;
   c.schedule.warmup = schedule.optional<int64_t>("warmup", 0, config::at_least(0));

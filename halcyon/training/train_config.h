@@ -19,7 +19,8 @@ enum class Precision { fp32, bf16 };
 //     output: runs/demo          # folder for checkpoints and logs, made if need be (no default)
 //     steps: 20000               # optimizer steps in all (no default)
 //     seed: 0                    # every random number of the run is a function of it
-//     accumulate: 1              # micro-batches a step; the step's loss is their mean
+//     accumulate: 1              # micro-batches a step; the step's loss is their mean. The ranks
+//                                # of a run (torchrun, mpirun, srun) share them out
 //     precision: fp32            # or bf16: autocast, with fp32 weights and optimizer
 //     resume: auto               # the newest checkpoint in output, if any; never: none may be
 //                                # there; or a checkpoint's path
@@ -29,6 +30,7 @@ enum class Precision { fp32, bf16 };
 //       epsilon: 1e-8
 //       weight_decay: 0.01       # on tensors of two dimensions or more
 //       no_decay: []             # shell patterns of parameters that are excepted
+//       sharded: false           # moments spread over the ranks of the run (ZeRO-1)
 //     schedule: {warmup: 0, final_fraction: 0}      # linear warm-up, then half a cosine
 //     gradient_clip: 1.0         # largest global norm; 0: never clipped
 //     loss: {kind: huber, delta: 1, channel_weights: []}     # or kind: mse
@@ -45,6 +47,7 @@ struct TrainConfig {
   Precision precision = Precision::fp32;
   std::string resume = "auto";
   AdamWOptions optimizer;
+  bool sharded_optimizer = false;
   Schedule schedule;  // peak and steps are filled in
   double gradient_clip = 1;
   LossOptions loss;

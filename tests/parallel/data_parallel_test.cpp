@@ -7,7 +7,7 @@
 #include "halcyon/base/error.h"
 #include "halcyon/parallel/courier.h"
 #include "halcyon/parallel/exchange.h"
-#include "halcyon/parallel/sharded_optimizer.h"
+#include "halcyon/training/sharded_optimizer.h"
 #include "tests/support/ranks.h"
 
 namespace halcyon::parallel {
@@ -92,8 +92,8 @@ TEST(Courier, KeepsTheOrderAndThrowsTheFirstFailure) {
 }
 
 TEST(SpreadBySize, LargestFirst) {
-  EXPECT_EQ(spread_by_size({1, 10, 4, 5}, 2), (std::vector<int64_t>{1, 0, 1, 1}));
-  EXPECT_EQ(spread_by_size({3}, 3), (std::vector<int64_t>{0}));
+  EXPECT_EQ(training::spread_by_size({1, 10, 4, 5}, 2), (std::vector<int64_t>{1, 0, 1, 1}));
+  EXPECT_EQ(training::spread_by_size({3}, 3), (std::vector<int64_t>{0}));
 }
 
 const training::AdamWOptions kOptions{.weight_decay = 0.1};
@@ -118,9 +118,9 @@ TEST(ShardedAdamW, IsBitwiseTheUnsharded) {
       std::vector<at::Tensor> weights;
       test::on_ranks(before, [&](const Group& group) {
         auto net = network();
-        ShardedAdamW optimizer(*net, kOptions, group);
+        training::ShardedAdamW optimizer(*net, kOptions, group);
         train(net, optimizer, 0, 3);
-        auto state = optimizer.gathered_state();
+        auto state = optimizer.saved_state();
         EXPECT_EQ(state.size(), group.rank() == 0 ? 8 : 0);
         if (group.rank() != 0) return;
         saved = state;
@@ -132,15 +132,15 @@ TEST(ShardedAdamW, IsBitwiseTheUnsharded) {
           const torch::NoGradGuard data_only;
           for (size_t i = 0; i < weights.size(); ++i) net->parameters()[i].copy_(weights[i]);
         }
-        ShardedAdamW optimizer(*net, kOptions, group);
-        auto state = optimizer.empty_state();
+        training::ShardedAdamW optimizer(*net, kOptions, group);
+        auto state = optimizer.restored_state();
         for (auto& [name, t] : state) t.copy_(saved.at(name));
-        optimizer.take_state(state);
+        optimizer.take_restored(state);
         train(net, optimizer, 3, 6);
         for (size_t i = 0; i < 4; ++i) {
           EXPECT_TRUE(net->parameters()[i].equal(whole->parameters()[i])) << i;
         }
-        for (const auto& [name, t] : optimizer.gathered_state()) {
+        for (const auto& [name, t] : optimizer.saved_state()) {
           EXPECT_TRUE(t.equal(wanted.at(name))) << name;
         }
       });
@@ -153,7 +153,7 @@ TEST(ShardedAdamW, MismatchIsAnErrorOnEveryRank) {
   test::on_ranks(2, [&](const Group& group) {
     auto net = network();
     try {
-      const ShardedAdamW optimizer(*net, {.weight_decay = 0.1 * static_cast<double>(group.rank())},
+      const training::ShardedAdamW optimizer(*net, {.weight_decay = 0.1 * static_cast<double>(group.rank())},
                                    group);
     } catch (const Error& e) {
       texts[group.rank()] = e.what();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "halcyon/parallel/sharded_optimizer.h"
+#include "halcyon/training/sharded_optimizer.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -13,12 +13,15 @@
 #include "halcyon/parallel/exchange.h"
 #include "halcyon/parallel/gradient_bucket.h"
 
-namespace halcyon::parallel {
+namespace halcyon::training {
 namespace {
+
+using parallel::Agreement;
+using parallel::Group;
 
 constexpr const char* kOperation = "ShardedAdamW";
 
-std::vector<at::Tensor> tensors_of(const training::NamedTensors& named) {
+std::vector<at::Tensor> tensors_of(const NamedTensors& named) {
   std::vector<at::Tensor> out;
   for (const auto& [name, tensor] : named) out.push_back(tensor);
   return out;
@@ -40,15 +43,15 @@ std::vector<int64_t> spread_by_size(const std::vector<int64_t>& sizes, int64_t r
   return owners;
 }
 
-ShardedAdamW::ShardedAdamW(torch::nn::Module& module, const training::AdamWOptions& options,
+ShardedAdamW::ShardedAdamW(torch::nn::Module& module, const AdamWOptions& options,
                            const Group& group)
     : group_(group) {
   Agreement agreement(group_, kOperation);
   agreement.prepare([&] {
-    parameters_ = training::trainable(module);
+    parameters_ = trainable(module);
     std::string names;
     for (const auto& [name, tensor] : parameters_) names += name + '\n';
-    agree_on_tensors(agreement, "parameters", tensors_of(parameters_));
+    parallel::agree_on_tensors(agreement, "parameters", tensors_of(parameters_));
     agreement.same("names of the parameters", names);
     agreement.same("beta1", options.beta1);
     agreement.same("beta2", options.beta2);
@@ -60,7 +63,7 @@ ShardedAdamW::ShardedAdamW(torch::nn::Module& module, const training::AdamWOptio
     std::vector<int64_t> sizes;
     for (const auto& [name, tensor] : parameters_) sizes.push_back(tensor.numel());
     owners_ = spread_by_size(sizes, group_.size());
-    training::NamedTensors share;
+    NamedTensors share;
     for (size_t i = 0; i < parameters_.size(); ++i) {
       if (owners_[i] == group_.rank()) share.push_back(parameters_[i]);
     }
@@ -79,7 +82,8 @@ void ShardedAdamW::step(int64_t step, double learning_rate) {
   agreement.post();
   agreement.finish();
   if (mine_) mine_->step(step, learning_rate);
-  take_from_owners(tensors_of(parameters_), owners_, group_, "ShardedAdamW step", agreement.tag());
+  parallel::take_from_owners(tensors_of(parameters_), owners_, group_, "ShardedAdamW step",
+                             agreement.tag());
 }
 
 void ShardedAdamW::zero_grad() {
@@ -90,7 +94,7 @@ double ShardedAdamW::clip_gradients(double max_norm) {
   return training::clip_gradients(parameters_, max_norm);
 }
 
-std::map<std::string, at::Tensor> ShardedAdamW::empty_state() const {
+std::map<std::string, at::Tensor> ShardedAdamW::restored_state() {
   std::map<std::string, at::Tensor> all;
   for (const auto& [name, p] : parameters_) {
     for (const auto* moment : {"m.", "v."}) all[moment + name] = at::zeros_like(p.detach());
@@ -98,7 +102,7 @@ std::map<std::string, at::Tensor> ShardedAdamW::empty_state() const {
   return all;
 }
 
-std::map<std::string, at::Tensor> ShardedAdamW::gathered_state() const {
+std::map<std::string, at::Tensor> ShardedAdamW::saved_state() const {
   Agreement agreement(group_, "ShardedAdamW state");
   agreement.prepare([] {});
   agreement.post();
@@ -106,7 +110,7 @@ std::map<std::string, at::Tensor> ShardedAdamW::gathered_state() const {
   const c10::NoGradGuard data_only;
   std::map<std::string, at::Tensor> mine, all;
   if (mine_) mine = mine_->state();
-  Exchange exchange(group_, "ShardedAdamW state", agreement.tag());
+  parallel::Exchange exchange(group_, "ShardedAdamW state", agreement.tag());
   std::vector<std::pair<at::Tensor, at::Tensor>> arriving;  // to be copied, and where
   for (size_t i = 0; i < parameters_.size(); ++i) {
     for (const auto* moment : {"m.", "v."}) {
@@ -131,7 +135,7 @@ std::map<std::string, at::Tensor> ShardedAdamW::gathered_state() const {
   return all;
 }
 
-void ShardedAdamW::take_state(const std::map<std::string, at::Tensor>& all) {
+void ShardedAdamW::take_restored(const std::map<std::string, at::Tensor>& all) {
   Agreement agreement(group_, "ShardedAdamW state");
   agreement.prepare([&] {
     for (const auto& [name, p] : parameters_) {
@@ -149,4 +153,4 @@ void ShardedAdamW::take_state(const std::map<std::string, at::Tensor>& all) {
   for (auto& [name, into] : mine_->state()) into.copy_(all.at(name));
 }
 
-}  // namespace halcyon::parallel
+}  // namespace halcyon::training
