@@ -6,6 +6,7 @@ group is a torch.distributed.ProcessGroup; None is the default group, or this pr
 import torch as _torch
 
 from . import _C
+from ._parallel_reshard import gather, shard, shard_t, shard_x  # noqa: F401
 
 _parallel = _C.parallel
 
