@@ -22,8 +22,8 @@ at::Tensor resharded(const at::Tensor& x, Way way, const Group& group) {
   size_t size_at = 0, grad_at = 0;
   Agreement agreement(group, layout->operation);
   agreement.prepare([&] {
-    HALCYON_CHECK(x.defined() && x.dim() >= 3, layout->operation,
-                  "expected x (b, t, X, ...) of 3 axes or more, got {}", describe(x));
+    HALCYON_CHECK(x.defined() && x.dim() >= 4, layout->operation,
+                  "expected x (b, t, X, c) of 4 axes or more, got {}", describe(x));
     agreement.same_but("x", x, cut);
     size_at = agreement.each(x.size(cut));
     grad_at = agreement.each(x.requires_grad());

@@ -22,7 +22,7 @@ constexpr int64_t kAdjoint = 0x30000000;
 
 // A frame of a block is contiguous on both sides, a block on one at most: above this size frames go
 // as messages of their own, below it the block is packed into one.
-constexpr int64_t kFrameBytes = 128 << 10;
+constexpr int64_t kFrameBytes = 256 << 10;
 
 constexpr int64_t kTime = 1, kSpace = 2;
 

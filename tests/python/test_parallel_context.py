@@ -78,7 +78,7 @@ def build(case):
 
 
 def trained(case, mode=None, sizes=None):
-    """Output, the input's gradient and all parameters' gradients of this rank."""
+    """Output, the input's gradient and all parameters' gradients of this rank. In a world of one there is no group."""
     model = build(case)
     if mode is not None and world() > 1:
         model.set_context_parallel(mode, torch.distributed.group.WORLD)
@@ -159,11 +159,9 @@ def analysed(case, mode=None, prepared=False):
 
 
 @pytest.mark.parametrize("n, frames", [(2, 4), (3, 5), (4, 8), (4, 2), (8, 8)])
-@pytest.mark.parametrize("prepared", [False, True])
-@pytest.mark.parametrize("base", [DIT, HEALDA], ids=["video_dit", "healda"])
+@pytest.mark.parametrize("base, prepared", [(DIT, False), (HEALDA, False), (HEALDA, True)],
+                         ids=["video_dit", "healda", "prepared"])
 def test_inference(n, frames, prepared, base):
-    if prepared and base is DIT:
-        pytest.skip("prepare_inference is HealDA's in Python")
     case = base | dict(frames=frames) | (dict(t=torch.zeros(2, dtype=torch.float64)) if prepared else {})
     expected = analysed(case, None, prepared)[0]
     modes = ["redistribute"] + (["all_to_all"] if frames % n == 0 and PIXELS % n == 0 else [])
@@ -308,6 +306,51 @@ def one_rank_mispacked(case):
     return model(given["x"][:, :, own], given["t"], given["second_of_day"][:, own], given["day_of_year"][:, own], packed)
 
 
+class Spread(torch.nn.Module):
+    """A tokenizer of the caller's: (B, 2, T, X) -> (B, T, X, 32). Broken on one rank, if asked."""
+
+    def __init__(self, broken_on=None):
+        super().__init__()
+        self.broken_on = broken_on
+
+    def forward(self, x):
+        if rank() == self.broken_on:
+            raise KeyError("no such channel")
+        return x.permute(0, 2, 3, 1).repeat(1, 1, 1, 16)
+
+
+class Plain(torch.nn.Module):
+    def forward(self, tokens, c):
+        return tokens.permute(0, 3, 1, 2)
+
+
+def with_foreign_modules(mode=None, broken_on=None, pixels=2, frames=3):
+    """Fewer pixels and frames than ranks."""
+    model = randomise(halcyon.VideoDiT(Spread(broken_on), Plain(), 32, 4, 2, temporal_attention=True).double(), 0.2)
+    if mode:
+        model.set_context_parallel(mode, torch.distributed.group.WORLD)
+    own = frames_of(frames, None)
+    x = whole_fields(pixels, frames)[:, :, own].clone().requires_grad_()
+    out = model(x, torch.zeros(1, dtype=torch.float64))
+    (out.sin() * out.detach().cos()).sum().backward()
+    return out.detach(), x.grad
+
+
+def whole_fields(pixels, frames):
+    return torch.randn(1, 2, frames, pixels, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+
+
+def test_ranks_without_frames_and_without_pixels():
+    out, dx = with_foreign_modules()
+    results = returned(on_ranks(4, with_foreign_modules, "redistribute"))
+    torch.testing.assert_close(torch.cat([one[0] for one in results], 2), out, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(torch.cat([one[1] for one in results], 2), dx, rtol=1e-11, atol=1e-11)
+
+
+def test_a_foreign_tokenizer_that_fails_on_one_rank():
+    assert_refused(on_ranks(2, with_foreign_modules, "redistribute", 1), "[VideoDiT]", "no such channel")
+
+
 def test_refusals_of_one_text():
     for results, text in ((on_ranks(2, too_few_frames, HEALDA), "[HealDA] expected x of 5 frames"),
                           (on_ranks(2, too_many_for_the_tables, DIT | dict(frames=5)), "max_seq_len = 4"),
@@ -388,10 +431,9 @@ def second_derivatives(case, mode=None):
     return second
 
 
-def test_second_derivatives():
-    try:
-        expected = second_derivatives(DIT)
-    except RuntimeError as error:
-        pytest.skip(f"one process has none: {error}")
-    results = returned(on_ranks(3, second_derivatives, DIT, "redistribute"))
-    torch.testing.assert_close(torch.cat(results, 2), expected, rtol=1e-10, atol=1e-10)
+def test_second_derivatives_are_refused_as_by_one_process():
+    with pytest.raises(Exception, match="create_graph") as refusal:
+        second_derivatives(DIT)
+    for result in on_ranks(3, second_derivatives, DIT, "redistribute"):
+        assert isinstance(result, Raised) and result.kind is refusal.type and result.text == str(refusal.value)
+    assert_like_one_process(DIT, 3, "redistribute")  # the group stays usable

@@ -41,7 +41,7 @@ HELD = {1: [[5]], 2: [[3, 2], [4, 1], [0, 5]], 3: [[2, 2, 1], [0, 5, 0], [1, 0, 
 @pytest.mark.parametrize("n, sizes", [(n, sizes) for n, all_sizes in HELD.items() for sizes in all_sizes])
 @pytest.mark.parametrize("name, axis, to", [("shard_x", 1, 2), ("shard_t", 2, 1)])
 def test_reshard_by_the_whole(n, sizes, name, axis, to):
-    for batch, other, rest in [(1, 7, (3,)), (2, 6, (3,)), (2, 2, (2, 3)), (1, 3, ())]:
+    for batch, other, rest in [(1, 7, (3,)), (2, 6, (3,)), (2, 2, (2, 3)), (1, 3, (1,))]:
         shape = [batch, 5, 5, *rest]
         shape[to] = other
         x, weight = whole(*shape), whole(*shape).sin()
@@ -63,7 +63,7 @@ def moved(name, x, sizes, axis, strided):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool])
 @pytest.mark.parametrize("strided", [False, True])
 def test_reshard_moves_what_it_is_given(dtype, strided):
-    # frames of 128 KiB and more go as messages of their own, smaller ones together
+    # frames of 256 KiB and more go as messages of their own, smaller ones together
     for channels in (3, 5000):
         x = whole(2, 5, 33, channels, dtype=dtype)
         for name, axis, to in (("shard_x", 1, 2), ("shard_t", 2, 1)):
@@ -168,7 +168,7 @@ def called(name, x, *args):
     ("shard_x", [torch.zeros(1, 2, 4, 3), torch.zeros(1, 2, 5, 3)], (), "size of axis 2 of x"),
     ("shard_x", [torch.zeros(1, 2, 4, 3), torch.zeros(1, 2, 4, 3).double()], (), "dtype of x"),
     ("shard_t", [torch.zeros(1, 2, 4, 3), torch.zeros(2, 2, 4, 3)], (), "size of axis 0 of x"),
-    ("shard_t", [torch.zeros(1, 2, 4, 3), torch.zeros(1, 2, 4)], (), "number of axes of x"),
+    ("shard_t", [torch.zeros(1, 2, 4, 3), torch.zeros(1, 2, 4, 3, 1)], (), "number of axes of x"),
     ("gather", [torch.zeros(2, 3), torch.zeros(2, 4)], (0,), "size of axis 1 of x"),
     ("gather", [torch.zeros(3, 3), torch.zeros(3, 3)], ([0, 1],), ""),
     ("shard", [torch.zeros(2, 3), torch.zeros(3, 3)], (0,), "size of axis 0 of x"),
@@ -182,9 +182,9 @@ def test_mismatch_is_an_error_on_every_rank(name, x, args, text):
 
 
 @pytest.mark.parametrize("name, x, args", [
-    ("shard_x", [torch.zeros(2, 4)] * 3, ()), ("shard_t", [torch.zeros(4)] * 3, ()),
+    ("shard_x", [torch.zeros(2, 4, 3)] * 3, ()), ("shard_t", [torch.zeros(4)] * 3, ()),
     ("gather", [torch.zeros(4, 3)] * 3, (2,)), ("shard", [torch.zeros(4, 3)] * 3, (-3,)),
-    ("shard_x", [torch.zeros(1, 2, 3), torch.zeros(3), torch.zeros(1, 2, 3)], ()),  # one rank's mistake
+    ("shard_x", [torch.zeros(1, 2, 3, 1), torch.zeros(3), torch.zeros(1, 2, 3, 1)], ()),  # one rank's mistake
 ])
 def test_what_cannot_be_done_is_refused_with_one_text(name, x, args):
     results = on_ranks(3, called, name, x, *args)
