@@ -6,7 +6,8 @@
     /tmp/peers/physicsnemo/bin/python bench/parallel/reshard.py     # adds physicsnemo's own functions
 
 Rounds are interleaved, every contestant once a round in turning order; times are medians (and median absolute
-deviations) over rounds of the slowest rank. Every result is verified. GB/s counts the bytes that leave a rank."""
+deviations) over rounds of the slowest rank; its CPU time, threads of gloo included, tells more where the machine is busy.
+Every result is verified. GB/s counts the bytes that leave a rank."""
 
 import argparse
 import datetime
@@ -16,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import torch
@@ -88,6 +90,7 @@ def physicsnemo_functions():
         return None
     sys.path.insert(0, str(ROOT / "bench" / "peers"))
     from absent import stand_ins
+    warnings.simplefilter("ignore")
     with stand_ins():
         module = importlib.import_module("physicsnemo.experimental.models.healda.sharding")
     return module.shard_x, module.shard_t
@@ -123,18 +126,23 @@ def work(rank, size, arguments, store, out):
         for round_index in range(arguments.rounds):
             for name in order[round_index % len(order):] + order[:round_index % len(order)]:
                 dist.barrier()
-                begun = time.perf_counter()
+                begun = time.perf_counter(), time.process_time()
                 sharded, back = contestants[name](x)
                 if backward:
                     grad, = torch.autograd.grad(back, x, cotangent)
                     del grad
                 del sharded, back
-                taken = torch.tensor([time.perf_counter() - begun], dtype=torch.float64)
+                ended = time.perf_counter(), time.process_time()
+                taken = torch.tensor([b - a for a, b in zip(begun, ended)], dtype=torch.float64)
                 dist.all_reduce(taken, dist.ReduceOp.MAX)
-                times.setdefault((backward, name), []).append(taken.item())
+                times.setdefault((backward, name), []).append(taken.tolist())
     if rank == 0:
         Path(out).write_text(json.dumps([[*key, values] for key, values in times.items()]))
     dist.destroy_process_group()
+
+
+def medians(values):
+    return [statistics.median(column) for column in zip(*values)]
 
 
 def main():
@@ -155,14 +163,15 @@ def main():
         for backward in (False, True):
             print(f"\n{tuple(arguments.shape)} float32, {size} ranks of one thread, "
                   f"{'forward + backward' if backward else 'forward'}")
-            base = statistics.median(results[backward, "raw all_to_all_single pair"])
+            base, base_cpu = medians(results[backward, "raw all_to_all_single pair"])
             for (_, name), values in (item for item in results.items() if item[0][0] == backward):
-                median = statistics.median(values)
-                spread = statistics.median(abs(value - median) for value in values)
+                median, cpu = medians(values)
+                spread = statistics.median(abs(wall - median) for wall, _ in values)
                 rate = sent * (4 if backward else 2) / median / 1e9
                 print(f"  {name:50s} {1e3 * median:8.2f} ms +- {1e3 * spread:5.2f}   {rate:5.2f} GB/s   "
-                      f"{median / base:5.2f} x raw")
-                everything.append(dict(ranks=size, shape=arguments.shape, backward=backward, name=name, seconds=values))
+                      f"{median / base:5.2f} x raw   CPU {1e3 * cpu:7.2f} ms {cpu / base_cpu:5.2f} x raw")
+                everything.append(dict(ranks=size, shape=arguments.shape, backward=backward, name=name,
+                                       seconds_and_cpu_seconds=values))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(everything, indent=1))
 
