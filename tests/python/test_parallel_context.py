@@ -49,7 +49,8 @@ def observations(batch, frames, own, dtype, count=80):
     kept = (own.start <= t) & (t < own.stop)
     here = own.stop - own.start
     flat = (b * here + t - own.start) * PIXELS + pixel
-    return halcyon.prepare_obs_context(obs[kept], meta[kept], *[one[kept] for one in ids], flat[kept], batch * here * PIXELS)
+    return halcyon.prepare_obs_context(obs[kept], meta[kept], *[one[kept] for one in ids], flat[kept],
+                                       batch * here * PIXELS)
 
 
 def weight_of(batch, frames, dtype):
@@ -98,7 +99,7 @@ def assert_like_one_process(case, n, mode, sizes=None):
         scale = expected.abs().max().clamp(min=1e-30)
         assert actual.shape == expected.shape
         # the sums of another order; the bound is of the largest element, as fp32 has 6e-8 a term
-        assert ((actual - expected).abs().max() / scale).item() <= tolerance, (name, (actual - expected).abs().max(), scale)
+        assert ((actual - expected).abs().max() / scale).item() <= tolerance, name
 
     near(torch.cat([one[0] for one in results], 2), out, "out")
     near(torch.cat([one[1] for one in results], 2), dx, "x")
@@ -325,7 +326,6 @@ class Plain(torch.nn.Module):
 
 
 def with_foreign_modules(mode=None, broken_on=None, pixels=2, frames=3):
-    """Fewer pixels and frames than ranks."""
     model = randomise(halcyon.VideoDiT(Spread(broken_on), Plain(), 32, 4, 2, temporal_attention=True).double(), 0.2)
     if mode:
         model.set_context_parallel(mode, torch.distributed.group.WORLD)
@@ -340,9 +340,11 @@ def whole_fields(pixels, frames):
     return torch.randn(1, 2, frames, pixels, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
 
 
-def test_ranks_without_frames_and_without_pixels():
-    out, dx = with_foreign_modules()
-    results = returned(on_ranks(4, with_foreign_modules, "redistribute"))
+@pytest.mark.parametrize("n, mode, pixels, frames", [(4, "redistribute", 2, 3), (8, "all_to_all", 16, 8),
+                                                     (3, "all_to_all", 3, 6)])
+def test_ranks_without_frames_or_pixels_and_many_ranks(n, mode, pixels, frames):
+    out, dx = with_foreign_modules(None, None, pixels, frames)
+    results = returned(on_ranks(n, with_foreign_modules, mode, None, pixels, frames))
     torch.testing.assert_close(torch.cat([one[0] for one in results], 2), out, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(torch.cat([one[1] for one in results], 2), dx, rtol=1e-11, atol=1e-11)
 
