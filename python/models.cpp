@@ -5,6 +5,7 @@
 #include "python/bind_module.h"
 #include "python/bindings.h"
 #include "python/foreign_modules.h"
+#include "python/group_caster.h"
 
 namespace halcyon::python {
 namespace py = pybind11;
@@ -146,6 +147,19 @@ std::shared_ptr<HealDAImpl> make_healda(const std::string& arguments) {
   return std::make_shared<HealDAImpl>(std::move(config));
 }
 
+// A target is a group that the caller made; there is none to fall back on.
+template <class Impl>
+void set_context_parallel(Impl& self, const py::object& mode, const py::object& target) {
+  if (mode.is_none()) return self.set_context_parallel(std::nullopt);
+  const std::string name = py::str(mode);
+  context_parallel(name, parallel::Group::alone());  // a wrong mode before a wrong target
+  if (target.is_none()) {
+    throw py::type_error(
+        "[set_context_parallel] expected target as a torch.distributed.ProcessGroup, got None");
+  }
+  self.set_context_parallel(name, target.cast<parallel::Group>());
+}
+
 }  // namespace
 
 void add_models(py::module_& m) {
@@ -172,11 +186,13 @@ void add_models(py::module_& m) {
              const auto calendar = tokenizer_kwargs(self, tokenizer);
              const py::gil_scoped_release unlocked;
              return self.forward(x, t, condition, spatial, observations, tables, calendar);
-           });
+           })
+      .def("set_context_parallel", &set_context_parallel<VideoDiTImpl>);
   bind_module<HealDAImpl>(m, "HealDA")
       .def(py::init(&make_healda))
       .def("config", [](const HealDAImpl& self) { return self.config().to_json().dump(); })
       .def("prepare_inference", &HealDAImpl::prepare_inference, Unlocked())
+      .def("set_context_parallel", &set_context_parallel<HealDAImpl>)
       .def("forward", &HealDAImpl::forward, Unlocked());
 }
 

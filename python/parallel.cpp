@@ -50,6 +50,7 @@ void add_parallel(py::module_& parent) {
   add_rows(m);
   add_parallel_norms(m);
   add_parallel_data(m);
+  add_parallel_reshard(m);
 }
 
 }  // namespace halcyon::python

@@ -9,6 +9,7 @@
 #include "halcyon/base/error.h"
 #include "halcyon/nn/checks.h"
 #include "halcyon/ops/adaln/adaln.h"
+#include "halcyon/parallel/time_space.h"
 
 namespace halcyon {
 namespace {
@@ -173,7 +174,8 @@ void VideoDiTBlockImpl::check(const at::Tensor& hidden_states, const at::Tensor&
 at::Tensor VideoDiTBlockImpl::forward(const at::Tensor& hidden_states, const at::Tensor& c,
                                       const SpatialAttentionKwargs& attn_kwargs,
                                       const std::any& cross_attn_kwargs,
-                                      const RopeTables& temporal_attn_kwargs) {
+                                      const RopeTables& temporal_attn_kwargs,
+                                      const FramesOnRanks& ranks) {
   check(hidden_states, c, cross_attn_kwargs);
   const auto modulations = modulations_for(hidden_states, c);
   auto next = modulations.begin() + 2;
@@ -184,8 +186,11 @@ at::Tensor VideoDiTBlockImpl::forward(const at::Tensor& hidden_states, const at:
     h = added(h, cross(normed(h, m), cross_attn_kwargs), m);
   }
   if (!temporal_attention_.is_empty()) {
+    // c is of samples: the modulation is the same for the pixels of all frames
     const auto& m = *next++;
+    if (ranks) h = parallel::move(h, parallel::Way::to_space, ranks);
     h = added(h, temporal(normed(h, m), temporal_attn_kwargs), m);
+    if (ranks) h = parallel::move(h, parallel::Way::to_time, ranks);
   }
   return added(h, mlp(normed(h, modulations[1])), modulations[1]);
 }

@@ -10,6 +10,13 @@
 
 namespace halcyon {
 
+namespace parallel {
+struct TimeSpace;
+}
+
+// How the frames of the hidden states lie on several ranks; null: all are here.
+using FramesOnRanks = std::shared_ptr<const parallel::TimeSpace>;
+
 // How a block's temporal attention weighs the frames (temporal_kwargs).
 struct TemporalKwargs {
   bool linear_attention = true;
@@ -62,11 +69,12 @@ class VideoDiTBlockImpl : public torch::nn::Module {
   explicit VideoDiTBlockImpl(VideoDiTBlockOptions options);
 
   // hidden_states (B, T, X, C), c (B, condition_embed_dim) -> like hidden_states. Blocks with
-  // cross-attention need cross_attn_kwargs, those with rope need the tables.
+  // cross-attention need cross_attn_kwargs, those with rope need the tables. With ranks, T are this
+  // rank's frames, also none, and the tables are of all frames.
   at::Tensor forward(const at::Tensor& hidden_states, const at::Tensor& c,
                      const SpatialAttentionKwargs& attn_kwargs = {},
                      const std::any& cross_attn_kwargs = {},
-                     const RopeTables& temporal_attn_kwargs = {});
+                     const RopeTables& temporal_attn_kwargs = {}, const FramesOnRanks& ranks = {});
 
   // The same without gradients, and in the place of hidden_states, which must be contiguous: beside
   // them there is room for pieces of some thousand tokens only. Differs by rounding, as products
@@ -74,7 +82,8 @@ class VideoDiTBlockImpl : public torch::nn::Module {
   void forward_in_place(const at::Tensor& hidden_states, const at::Tensor& c,
                         const SpatialAttentionKwargs& attn_kwargs = {},
                         const std::any& cross_attn_kwargs = {},
-                        const RopeTables& temporal_attn_kwargs = {});
+                        const RopeTables& temporal_attn_kwargs = {},
+                        const FramesOnRanks& ranks = {});
 
   // Later calls take this condition embedding (1, condition_embed_dim) for every sample, whatever c
   // says: its modulations are computed here, once. Undefined: theirs again.

@@ -7,6 +7,7 @@
 #include "halcyon/base/error.h"
 #include "halcyon/model/block.h"
 #include "halcyon/nn/checks.h"
+#include "halcyon/parallel/time_space.h"
 
 namespace halcyon {
 namespace {
@@ -44,7 +45,8 @@ SpatialAttentionKwargs of_frames(const SpatialAttentionKwargs& kwargs, int64_t f
 void VideoDiTBlockImpl::forward_in_place(const at::Tensor& hidden_states, const at::Tensor& c,
                                          const SpatialAttentionKwargs& attn_kwargs,
                                          const std::any& cross_attn_kwargs,
-                                         const RopeTables& temporal_attn_kwargs) {
+                                         const RopeTables& temporal_attn_kwargs,
+                                         const FramesOnRanks& ranks) {
   check(hidden_states, c, cross_attn_kwargs);
   HALCYON_CHECK(hidden_states.is_contiguous(), kName, "expected contiguous hidden_states, got {}",
                 describe(hidden_states));
@@ -59,14 +61,14 @@ void VideoDiTBlockImpl::forward_in_place(const at::Tensor& hidden_states, const 
     part.copy_(added(part, branch(normed(part, m)), m));
   };
   // f(first, count, modulation) of samples: of many that are small, else of each.
-  const auto each_samples = [&](const Modulation& m, const auto& f) {
-    each_piece_of(samples, frames * pixels, [&](int64_t first, int64_t count) {
+  const auto each_samples = [&](const Modulation& m, int64_t tokens_of_sample, const auto& f) {
+    each_piece_of(samples, tokens_of_sample, [&](int64_t first, int64_t count) {
       f(first, count, of_samples(m, first, count));
     });
   };
   auto next = modulations.begin() + 2;
 
-  each_samples(modulations[0], [&](int64_t b, int64_t n, const Modulation& m) {
+  each_samples(modulations[0], frames * pixels, [&](int64_t b, int64_t n, const Modulation& m) {
     each_piece_of(frames, n * pixels, [&](int64_t first, int64_t count) {
       const auto kwargs = of_frames(attn_kwargs, b * frames + first, n * count);
       advance(hidden_states.narrow(0, b, n).narrow(1, first, count), m,
@@ -82,7 +84,7 @@ void VideoDiTBlockImpl::forward_in_place(const at::Tensor& hidden_states, const 
       advance(hidden_states, modulation,
               [&](const auto& x) { return cross(x, cross_attn_kwargs); });
     } else {
-      each_samples(modulation, [&](int64_t b, int64_t n, const Modulation& m) {
+      each_samples(modulation, frames * pixels, [&](int64_t b, int64_t n, const Modulation& m) {
         each_piece_of(frames * pixels, n, [&](int64_t first, int64_t count) {
           const auto kwargs = kwargs_of(b * frames * pixels + first, n * count);
           advance(all_tokens.narrow(0, b, n).narrow(2, first, count), m,
@@ -92,14 +94,18 @@ void VideoDiTBlockImpl::forward_in_place(const at::Tensor& hidden_states, const 
     }
   }
   if (!temporal_attention_.is_empty()) {
-    each_samples(*next++, [&](int64_t b, int64_t n, const Modulation& m) {
-      each_piece_of(pixels, n * frames, [&](int64_t first, int64_t count) {
-        advance(hidden_states.narrow(0, b, n).narrow(2, first, count), m,
+    const auto whole_time =
+        ranks ? parallel::move(hidden_states, parallel::Way::to_space, ranks) : hidden_states;
+    const int64_t all_frames = whole_time.size(1), own_pixels = whole_time.size(2);
+    each_samples(*next++, all_frames * own_pixels, [&](int64_t b, int64_t n, const Modulation& m) {
+      each_piece_of(own_pixels, n * all_frames, [&](int64_t first, int64_t count) {
+        advance(whole_time.narrow(0, b, n).narrow(2, first, count), m,
                 [&](const auto& x) { return temporal(x, temporal_attn_kwargs); });
       });
     });
+    if (ranks) parallel::move_into(hidden_states, whole_time, parallel::Way::to_time, *ranks);
   }
-  each_samples(modulations[1], [&](int64_t b, int64_t n, const Modulation& m) {
+  each_samples(modulations[1], frames * pixels, [&](int64_t b, int64_t n, const Modulation& m) {
     each_piece_of(frames * pixels, n, [&](int64_t first, int64_t count) {
       advance(all_tokens.narrow(0, b, n).narrow(2, first, count), m,
               [&](const auto& x) { return mlp(x); });

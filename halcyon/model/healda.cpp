@@ -115,8 +115,9 @@ void HealDAImpl::check(const at::Tensor& x, const at::Tensor& t, const at::Tenso
   nn::check_rank(kName, "x", x, 4, "(B, C, T, X)");
   HALCYON_CHECK(x.size(1) == config_.in_channels, kName, "expected x of {} channels, got {}",
                 config_.in_channels, describe(x));
-  HALCYON_CHECK(x.size(2) == config_.time_length, kName, "expected x of {} frames, got {}",
-                config_.time_length, describe(x));
+  // under context parallelism all ranks' frames are counted
+  HALCYON_CHECK(dit_->is_context_parallel() || x.size(2) == config_.time_length, kName,
+                "expected x of {} frames, got {}", config_.time_length, describe(x));
   HALCYON_CHECK(x.size(3) == pixels_in_, kName, "expected x of {} pixels, got {}", pixels_in_,
                 describe(x));
   const int64_t batch = x.size(0), frames = x.size(2);
@@ -144,6 +145,11 @@ void HealDAImpl::check(const at::Tensor& x, const at::Tensor& t, const at::Tenso
                 labels ? describe(*class_labels) : "none");
 }
 
+void HealDAImpl::set_context_parallel(const std::optional<std::string>& mode,
+                                      const parallel::Group& target) {
+  dit_->set_context_parallel(mode, target);
+}
+
 void HealDAImpl::prepare_inference() {
   HALCYON_CHECK_KIND(config_.condition_dim == 0, unsupported, kName,
                      "prepare_inference() needs a model without class labels, got condition_dim {}",
@@ -156,18 +162,22 @@ at::Tensor HealDAImpl::forward(const at::Tensor& x, const at::Tensor& t,
                                const at::Tensor& second_of_day, const at::Tensor& day_of_year,
                                const ObsContext& obs_ctx,
                                const std::optional<at::Tensor>& class_labels) {
-  check(x, t, second_of_day, day_of_year, obs_ctx, class_labels);
-  // tokens once, for all blocks
-  at::Tensor tokens;
-  {
+  const auto inputs = [&] {
+    check(x, t, second_of_day, day_of_year, obs_ctx, class_labels);
+    VideoDiTInputs in;
+    // tokens once, for all blocks
     RECORD_USER_SCOPE("halcyon::obs_tokenizer");
-    tokens = obs_tokenizer_->forward(obs_ctx.obs, obs_ctx.float_metadata, obs_ctx.obs_type,
-                                     obs_ctx.channel, obs_ctx.platform);
-  }
-  return dit_->forward(x, t, class_labels, {},
-                       PixelCrossAttentionKwargs{tokens, obs_ctx.cu_seqlens_k, obs_ctx.max_seqlen_k,
-                                                 obs_ctx.group_map},
-                       {}, CalendarKwargs{second_of_day, day_of_year});
+    const auto tokens = obs_tokenizer_->forward(
+        obs_ctx.obs, obs_ctx.float_metadata, obs_ctx.obs_type, obs_ctx.channel, obs_ctx.platform);
+    in.x = x;
+    in.t = t;
+    in.condition = class_labels;
+    in.cross_attn_kwargs = PixelCrossAttentionKwargs{tokens, obs_ctx.cu_seqlens_k,
+                                                     obs_ctx.max_seqlen_k, obs_ctx.group_map};
+    in.tokenizer_kwargs = CalendarKwargs{second_of_day, day_of_year};
+    return in;
+  };
+  return dit_->forward_of(kName, inputs, config_.time_length);
 }
 
 }  // namespace halcyon

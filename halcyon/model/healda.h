@@ -28,6 +28,11 @@ class HealDAImpl : public torch::nn::Module {
                      const at::Tensor& day_of_year, const ObsContext& obs_ctx,
                      const std::optional<at::Tensor>& class_labels = std::nullopt);
 
+  // As VideoDiT's (video_dit.h): x, second_of_day, day_of_year and the observations are of this
+  // rank's frames, packed by ((b * t_local) + t) * X + pixel; time_length is of all ranks together.
+  void set_context_parallel(const std::optional<std::string>& mode,
+                            const parallel::Group& target = {});
+
   // For analyses at t = 0: computes once what depends on t alone, and turns to evaluation. Weights
   // and checkpoints stay as they are; train() undoes it; call it when the weights, their type and
   // their device are final. Results change by no more than rounding. Throws Error(unsupported)

@@ -12,6 +12,7 @@
 #include "halcyon/nn/checks.h"
 #include "halcyon/nn/parameters.h"
 #include "halcyon/ops/rope.h"
+#include "halcyon/parallel/row_transfer.h"
 
 namespace halcyon {
 namespace {
@@ -136,14 +137,13 @@ void VideoDiTImpl::initialize_weights() {
   }
 }
 
-RopeTables VideoDiTImpl::tables_for(const at::Tensor& tokens, const RopeTables& given) {
+RopeTables VideoDiTImpl::tables_for(int64_t frames, c10::Device device, const RopeTables& given) {
   if (!rope_cos_.defined() || (given.rope_cos && given.rope_sin)) return given;
-  const int64_t frames = tokens.size(1);
   HALCYON_CHECK(frames <= options_.max_seq_len, kName,
                 "expected at most max_seq_len = {} frames, got {}", options_.max_seq_len, frames);
-  if (rope_cos_.device() != tokens.device()) {
-    rope_cos_ = rope_cos_.to(tokens.device());
-    rope_sin_ = rope_sin_.to(tokens.device());
+  if (rope_cos_.device() != device) {
+    rope_cos_ = rope_cos_.to(device);
+    rope_sin_ = rope_sin_.to(device);
   }
   return {rope_cos_.narrow(0, 0, frames), rope_sin_.narrow(0, 0, frames)};
 }
@@ -176,37 +176,99 @@ at::Tensor VideoDiTImpl::embedded(const at::Tensor& t, const std::optional<at::T
   return prepared_.expand({t.size(0), -1});
 }
 
+void VideoDiTImpl::set_context_parallel(const std::optional<std::string>& mode,
+                                        const parallel::Group& target) {
+  context_ = context_parallel(mode, target);
+}
+
+void VideoDiTImpl::check(const VideoDiTInputs& in) const {
+  nn::check_rank(kName, "x", in.x, 4, "(B, C, T, X)");
+  HALCYON_CHECK(in.t.defined() && in.t.sizes() == at::IntArrayRef({in.x.size(0)}), kName,
+                "expected t ({},), got {}", in.x.size(0), describe(in.t));
+  HALCYON_CHECK(!in.condition || in.condition->sizes() ==
+                                     at::IntArrayRef({in.x.size(0), options_.condition_dim}),
+                kName, "expected condition ({}, {}), got {}", in.x.size(0), options_.condition_dim,
+                describe(*in.condition));
+}
+
+ContextInputs VideoDiTImpl::context_inputs(const VideoDiTInputs& in, const at::Tensor& tokens,
+                                           const at::Tensor& c) const {
+  const auto parameters = this->parameters();
+  const auto learned = std::count_if(parameters.begin(), parameters.end(),
+                                     [](const auto& p) { return p.requires_grad(); });
+  const auto* observations = std::any_cast<PixelCrossAttentionKwargs>(&in.cross_attn_kwargs);
+  const int64_t pixels = tokens.size(0) * tokens.size(1) * tokens.size(2);
+  HALCYON_CHECK(!observations || (observations->cu_seqlens_k.defined() &&
+                                  observations->cu_seqlens_k.numel() == pixels + 1),
+                kName, "expected cu_seqlens_k of B * t_local * X + 1 = {} elements, got {}",
+                pixels + 1, describe(observations->cu_seqlens_k));
+  ContextInputs told;
+  told.x = in.x;
+  told.tokens = tokens;
+  told.requires_grad = tokens.requires_grad() || c.requires_grad() ||
+                       (observations && observations->tokens.requires_grad());
+  told.whole = {{"t", in.t}, {"condition", in.condition}};
+  told.facts = {{"number of blocks", options_.num_layers},
+                {"presence of temporal attention", options_.temporal_attention},
+                {"presence of cross_attn_kwargs", in.cross_attn_kwargs.has_value()},
+                {"presence of rotary tables", in.temporal_attn_kwargs.rope_cos.has_value()},
+                {"training mode", is_training()},
+                {"number of parameters that need gradients", learned}};
+  return told;
+}
+
 at::Tensor VideoDiTImpl::forward(const at::Tensor& x, const at::Tensor& t,
                                  const std::optional<at::Tensor>& condition,
                                  const SpatialAttentionKwargs& attn_kwargs,
                                  const std::any& cross_attn_kwargs,
                                  const RopeTables& temporal_attn_kwargs,
                                  const std::any& tokenizer_kwargs) {
-  nn::check_rank(kName, "x", x, 4, "(B, C, T, X)");
-  HALCYON_CHECK(t.defined() && t.sizes() == at::IntArrayRef({x.size(0)}), kName,
-                "expected t ({},), got {}", x.size(0), describe(t));
-  HALCYON_CHECK(
-      !condition || condition->sizes() == at::IntArrayRef({x.size(0), options_.condition_dim}),
-      kName, "expected condition ({}, {}), got {}", x.size(0), options_.condition_dim,
-      describe(*condition));
-  at::Tensor h;
-  {
-    RECORD_USER_SCOPE("halcyon::tokenizer");
-    h = tokenizer_->tokenize(x, tokenizer_kwargs);
+  return forward_of(kName, [&] {
+    return VideoDiTInputs{
+        x, t, condition, attn_kwargs, cross_attn_kwargs, temporal_attn_kwargs, tokenizer_kwargs};
+  });
+}
+
+at::Tensor VideoDiTImpl::forward_of(const char* operation,
+                                    const std::function<VideoDiTInputs()>& inputs,
+                                    std::optional<int64_t> frames) {
+  VideoDiTInputs in;
+  at::Tensor h, c;
+  const auto begin = [&] {
+    in = inputs();
+    check(in);
+    {
+      RECORD_USER_SCOPE("halcyon::tokenizer");
+      h = tokenizer_->tokenize(in.x, in.tokenizer_kwargs);
+    }
+    nn::check_rank(kName, "the tokenizer's output", h, 4, "(B, T, X, C)");
+    c = embedded(in.t, in.condition);
+    if (c.numel() == 0)
+      c = c.to(h.scalar_type());  // the zero embedder has no weights to tell a dtype
+  };
+  ContextLayout layout;
+  if (context_) {
+    layout = agree_on_context(*context_, operation, frames, [&] {
+      begin();
+      return context_inputs(in, h, c);
+    });
+    h = parallel::joined_to_backward(h, layout.any_requires_grad);
+  } else {
+    begin();
+    layout.frames = h.size(1);
   }
-  nn::check_rank(kName, "the tokenizer's output", h, 4, "(B, T, X, C)");
-  auto c = embedded(t, condition);
-  if (c.numel() == 0)
-    c = c.to(h.scalar_type());  // the zero embedder has no weights to tell a dtype
-  const auto tables = tables_for(h, temporal_attn_kwargs);
+  const auto tables = tables_for(layout.frames, h.device(), in.temporal_attn_kwargs);
   if (at::GradMode::is_enabled() || is_training()) {
-    for (auto& block : blocks_) h = block->forward(h, c, attn_kwargs, cross_attn_kwargs, tables);
+    for (auto& block : blocks_) {
+      h = block->forward(h, c, in.attn_kwargs, in.cross_attn_kwargs, tables, layout.ranks);
+    }
   } else {
     // a tokenizer of the caller's may keep what it returned
     if (h.use_count() > 1 || h.storage().use_count() > 1 || !h.is_contiguous())
       h = h.clone(at::MemoryFormat::Contiguous);
-    for (auto& block : blocks_)
-      block->forward_in_place(h, c, attn_kwargs, cross_attn_kwargs, tables);
+    for (auto& block : blocks_) {
+      block->forward_in_place(h, c, in.attn_kwargs, in.cross_attn_kwargs, tables, layout.ranks);
+    }
   }
   RECORD_USER_SCOPE("halcyon::detokenizer");
   return detokenizer_->detokenize(h, c);

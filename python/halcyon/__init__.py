@@ -18,7 +18,7 @@ from .neighborhood import (attention, merge_attentions, na1d, na1d_av, na1d_qk, 
                            na3d, na3d_av, na3d_qk, neighborhood_attention_healpix, neighborhood_attention_healpix_stats)
 from .neighborhood_modules import (NeighborhoodAttention1D, NeighborhoodAttention2D, NeighborhoodAttention3D,
                                    NeighborhoodAttentionHEALPix)
-from .parallel import HaloExchange, halo_exchange
+from .parallel import HaloExchange, halo_exchange, shard_t, shard_x
 from .switches import (disable_gemm_na, disable_tiled_na, enable_gemm_na, enable_tiled_na, get_device_cc,
                        get_memory_usage_preference, has_bfloat, has_cuda, has_fna, has_fp32_gemm, has_fp64_gemm,
                        has_gemm, has_half, has_tf32_gemm, is_fused_na_enabled, is_gemm_na_enabled,

@@ -149,6 +149,11 @@ class VideoDiT(Module):
         super().__init__(_C.VideoDiT(tokenizer, detokenizer, options), arguments,
                          children={"tokenizer": tokenizer, "detokenizer": detokenizer})
 
+    def set_context_parallel(self, mode=None, target=None):
+        """From here on every rank of the ProcessGroup target passes its own frames and gets its own: mode "all_to_all"
+        (equal parts only) or "redistribute" (of any sizes). None: all frames are here. Copies do not take it with them."""
+        self._cpp.set_context_parallel(mode, target)
+
     def forward(self, x, t, condition=None, attn_kwargs=None, cross_attn_kwargs=None, temporal_attn_kwargs=None,
                 tokenizer_kwargs=None):
         return self._cpp.forward(x, t, condition, attn_kwargs, cross_attn_kwargs, temporal_attn_kwargs, tokenizer_kwargs)
@@ -186,6 +191,11 @@ class HealDA(Module):
         self.eval()
         self._cpp.prepare_inference()
         return self
+
+    def set_context_parallel(self, mode=None, target=None):
+        """From here on every rank of the ProcessGroup target passes its own frames and gets its own: mode "all_to_all"
+        (equal parts only) or "redistribute" (of any sizes). None: all frames are here. Copies do not take it with them."""
+        self._cpp.set_context_parallel(mode, target)
 
     def forward(self, x, t, second_of_day, day_of_year, obs_ctx, class_labels=None):
         return self._cpp.forward(x, t, second_of_day, day_of_year, obs_ctx, class_labels)

@@ -8,6 +8,7 @@ import torch as _torch
 from . import _C
 from ._parallel_data import DataParallel  # noqa: F401
 from ._parallel_norms import batch_norm, group_norm, layer_norm, reduce_gradients  # noqa: F401
+from ._parallel_reshard import gather, shard, shard_t, shard_x  # noqa: F401
 
 _parallel = _C.parallel
 

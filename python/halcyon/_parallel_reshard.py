@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between a whole tensor and its parts, and between one cut and another (halcyon/parallel/reshard.h)."""
+
+from . import _C
+
+_parallel = _C.parallel
+
+
+def shard(x, dim=-2, group=None):
+    """This rank's part of x, whole on every rank; the backward gathers the parts."""
+    return _parallel.shard(x, dim, group)
+
+
+def gather(x, dim=-2, group=None, *, sum_grad=False):
+    """The whole of the parts, on every rank. The backward takes this rank's part of the cotangent; with sum_grad, of the
+    sum of all ranks' cotangents."""
+    return _parallel.gather(x, dim, group, sum_grad)
+
+
+def shard_x(x, group=None):
+    """(b, t_local, X, c) -> (b, T, x_local, c): frames become whole, pixels are cut."""
+    return _parallel.shard_x(x, group)
+
+
+def shard_t(x, group=None):
+    """(b, T, x_local, c) -> (b, t_local, X, c): pixels become whole, frames are cut."""
+    return _parallel.shard_t(x, group)
