@@ -6,6 +6,8 @@ group is a torch.distributed.ProcessGroup; None is the default group, or this pr
 import torch as _torch
 
 from . import _C
+from ._parallel_attention import (gather_index, healpix_pad, na1d, na2d, na3d,  # noqa: F401
+                                  neighborhood_attention_healpix, scaled_dot_product_attention)
 
 _parallel = _C.parallel
 
