@@ -10,7 +10,7 @@ from safetensors import safe_open
 import halcyon
 from ranks import Raised, on_ranks, part, rank, returned
 
-GOLDEN = os.path.join(os.environ.get("HALCYON_GOLDEN", "/work/shared/golden"), "parallel/ref_attention.safetensors")
+GOLDEN = os.path.join(os.environ.get("HALCYON_SHARED", "/work/shared"), "golden/parallel/ref_attention.safetensors")
 needs_goldens = pytest.mark.skipif(not os.path.exists(GOLDEN), reason="no goldens")
 
 
@@ -168,6 +168,27 @@ def twice(q):
 def test_second_derivatives_of_neighbourhood_attention_are_refused():
     for one in on_ranks(2, twice, operands(8)[0]):
         assert isinstance(one, Raised) and "neighborhood attention" in one.text, one
+
+
+def in_a_subgroup(q):
+    """Ranks 0 and 2 of three; from strided tensors."""
+    group = torch.distributed.new_group([0, 2])
+    if rank() == 1:
+        return None
+    q = q.tensor_split(2, 1)[torch.distributed.get_rank(group)]
+    strided = q.transpose(1, 2).contiguous().transpose(1, 2)
+    return (halcyon.parallel.na1d(strided, q, strided, 5, group=group),
+            halcyon.parallel.scaled_dot_product_attention(strided.transpose(1, 2), q.transpose(1, 2),
+                                                          strided.transpose(1, 2), True, group=group))
+
+
+def test_subgroups_and_strides():
+    q = operands(9)[0]
+    first, _, second = returned(on_ranks(3, in_a_subgroup, q))
+    torch.testing.assert_close(torch.cat([first[0], second[0]], 1), halcyon.na1d(q, q, q, 5))
+    q = q.transpose(1, 2)
+    torch.testing.assert_close(torch.cat([first[1], second[1]], 2),
+                               torch.nn.functional.scaled_dot_product_attention(q, q, q, is_causal=True))
 
 
 def needs_gradient_on_one(q, k, v):

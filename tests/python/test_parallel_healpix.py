@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 import halcyon
 from ranks import Raised, on_ranks, part, rank, returned
 
-GOLDEN = os.environ.get("HALCYON_GOLDEN", "/work/shared/golden")
-PADDING = os.path.join(GOLDEN, "parallel/ref_healpix_padding.safetensors")
+SHARED = os.environ.get("HALCYON_SHARED", "/work/shared")
+PADDING = os.path.join(SHARED, "golden/parallel/ref_healpix_padding.safetensors")
 FACES = {1: [[12]], 2: [[6, 6], [1, 11]], 3: [[4, 4, 4], [0, 5, 7]], 4: [[3, 3, 3, 3], [2, 0, 9, 1]]}
 FACE_CASES = [(n, sizes) for n, all_sizes in FACES.items() for sizes in all_sizes]
 

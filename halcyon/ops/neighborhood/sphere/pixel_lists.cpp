@@ -201,18 +201,22 @@ PixelReach reach(const Places& places, const std::vector<int64_t>& starts, int64
       parts[static_cast<std::size_t>(i)] = seen_by(blocks[static_cast<std::size_t>(i)].first);
   });
   const auto seen = at::zeros({starts.back()}, at::kBool);
+  auto* const is_seen = seen.mutable_data_ptr<bool>();
   std::vector<at::Tensor> seen_own;
-  for (std::size_t r = 0; r + 1 < starts.size(); ++r)
+  std::vector<bool*> is_seen_by;
+  for (std::size_t r = 0; r + 1 < starts.size(); ++r) {
     seen_own.push_back(at::zeros({end - begin}, at::kBool));
+    is_seen_by.push_back(seen_own.back().mutable_data_ptr<bool>());
+  }
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     const auto [block, mask] = blocks[i];
     for (const auto& [place, bits] : parts[i]) {
-      const auto seeing = static_cast<uint16_t>(bits & mask);
+      const int seeing = bits & mask;
       if (seeing == 0) continue;
       const auto there = token(place);
-      seen.mutable_data_ptr<bool>()[there] = true;
+      is_seen[there] = true;
       const auto owner = std::upper_bound(starts.begin(), starts.end(), there) - starts.begin() - 1;
-      auto* const flags = seen_own[static_cast<std::size_t>(owner)].mutable_data_ptr<bool>();
+      auto* const flags = is_seen_by[static_cast<std::size_t>(owner)];
       for (int l = 0; l < kBlock; ++l) {
         if (seeing >> l & 1) flags[token(block * kBlock + l) - begin] = true;
       }
