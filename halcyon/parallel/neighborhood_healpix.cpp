@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ATen.h>
 
+#include <cmath>
+
 #include "halcyon/base/describe.h"
 #include "halcyon/base/error.h"
+#include "halcyon/ops/dispatch.h"
 #include "halcyon/ops/neighborhood/arguments.h"
+#include "halcyon/ops/neighborhood/sphere/part_attention.h"
 #include "halcyon/ops/neighborhood/sphere/pixel_reach.h"
 #include "halcyon/ops/neighborhood/sphere/seen_mask.h"
 #include "halcyon/parallel/agreement.h"
@@ -89,9 +93,14 @@ at::Tensor neighborhood_attention_healpix(const at::Tensor& q, const at::Tensor&
   // the pixels that this rank's see, as a region: its own, which see themselves, stand together
   const auto before = (reach->seen < start).sum().item<int64_t>();
   const auto after = reach->seen.numel() - before - (stop - start);
+  if (q.is_cpu() && !has_tangent(q) && !has_tangent(keys)) {
+    const auto factor = scale.value_or(std::pow(static_cast<double>(q.size(3)), -0.5));
+    return neighborhood::part_attention(
+        q, keys, values, {level, window.radius_deg, window.rings, window.order, reach->seen},
+        before, factor);
+  }
   auto region = window;
-  region.region = reach->seen;
-  if (!q.is_cpu()) region.region = reach->seen.to(q.device());
+  region.region = reach->seen.to(q.device());
   return halcyon::neighborhood_attention_healpix(with_zeros(q, kPixels, before, after), keys,
                                                  values, region, scale)
       .narrow(kPixels, before, stop - start);

@@ -2,6 +2,7 @@
 """Neighbourhood attention and ring attention over ranks, against the whole in one process."""
 
 import os
+import pathlib
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from safetensors import safe_open
 import halcyon
 from ranks import Raised, on_ranks, part, rank, returned
 
-GOLDEN = os.path.join(os.environ.get("HALCYON_SHARED", "/work/shared"), "golden/parallel/ref_attention.safetensors")
+SHARED = os.environ.get("HALCYON_SHARED_DIR", pathlib.Path(__file__).parents[3] / "shared")
+GOLDEN = os.path.join(SHARED, "golden/parallel/ref_attention.safetensors")
 needs_goldens = pytest.mark.skipif(not os.path.exists(GOLDEN), reason="no goldens")
 
 

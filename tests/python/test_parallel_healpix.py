@@ -2,6 +2,7 @@
 """healpix_pad and neighborhood_attention_healpix over ranks, against the whole."""
 
 import os
+import pathlib
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 import halcyon
 from ranks import Raised, on_ranks, part, rank, returned
 
-SHARED = os.environ.get("HALCYON_SHARED", "/work/shared")
+SHARED = os.environ.get("HALCYON_SHARED_DIR", pathlib.Path(__file__).parents[3] / "shared")
 PADDING = os.path.join(SHARED, "golden/parallel/ref_healpix_padding.safetensors")
 FACES = {1: [[12]], 2: [[6, 6], [1, 11]], 3: [[4, 4, 4], [0, 5, 7]], 4: [[3, 3, 3, 3], [2, 0, 9, 1]]}
 FACE_CASES = [(n, sizes) for n, all_sizes in FACES.items() for sizes in all_sizes]
