@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entries by their numbers, and attention over many processes (halcyon/parallel/{gather_index,neighborhood,attention}.h)."""
+"""Entries by their numbers, and attention over many processes. What each computes is written at its C++ function
+(halcyon/parallel/{gather_index,healpix_pad,neighborhood,attention}.h)."""
 
 from . import _C
 from .neighborhood import _check_backend, _flag, _number, _options, _window

@@ -82,7 +82,8 @@ def test_reference(case, options, sizes):
 WINDOWS = [{"kernel_size": kernel, "dilation": dilation, "stride": stride, "is_causal": causal, "periodic": periodic}
            for kernel in (1, 2, 3, 4, 7) for dilation in (1, 2, 3) for stride in (1, 2, 3)
            for causal in (False, True) for periodic in (False, True)
-           if stride <= kernel and kernel * dilation <= 16 and not (periodic and (causal or stride > 1 or dilation == 3))]
+           if stride <= kernel and kernel * dilation <= 16
+           and not (periodic and (causal or stride > 1 or dilation == 3))]
 
 
 @pytest.mark.parametrize("sizes", cuts(16), ids=str)
