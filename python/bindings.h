@@ -19,5 +19,6 @@ void add_checkpoints(pybind11::module_& m);
 void add_parallel(pybind11::module_& m);
 void add_parallel_norms(pybind11::module_& parallel_submodule);
 void add_parallel_reshard(pybind11::module_& parallel_submodule);
+void add_parallel_attention(pybind11::module_& m);
 
 }  // namespace halcyon::python

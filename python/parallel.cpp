@@ -51,6 +51,7 @@ void add_parallel(py::module_& parent) {
   add_parallel_norms(m);
   add_parallel_data(m);
   add_parallel_reshard(m);
+  add_parallel_attention(m);
 }
 
 }  // namespace halcyon::python

@@ -9,6 +9,8 @@ from . import _C
 from ._parallel_data import DataParallel  # noqa: F401
 from ._parallel_norms import batch_norm, group_norm, layer_norm, reduce_gradients  # noqa: F401
 from ._parallel_reshard import gather, shard, shard_t, shard_x  # noqa: F401
+from ._parallel_attention import (gather_index, healpix_pad, na1d, na2d, na3d,  # noqa: F401
+                                  neighborhood_attention_healpix, scaled_dot_product_attention)
 
 _parallel = _C.parallel
 

@@ -13,6 +13,7 @@
 #include <numeric>
 
 #include "halcyon/base/error.h"
+#include "halcyon/ops/neighborhood/sphere/pixel_reach.h"
 #include "halcyon/ops/neighborhood/sphere/pixel_tree.h"
 #include "halcyon/sphere/healpix_pixel.h"
 
@@ -179,6 +180,52 @@ PixelLists build(const PixelWindow& window) {
   return joined(places, Disks(places, window.level, window.radius_deg.value_or(180)));
 }
 
+// Who sees is symmetric: one pass over the run's own blocks tells both.
+template <class SeenBy>
+PixelReach reach(const Places& places, const std::vector<int64_t>& starts, int64_t run,
+                 const SeenBy& seen_by) {
+  const auto token = [&](int64_t place) -> int64_t {
+    return places.token[static_cast<std::size_t>(place)];
+  };
+  const auto begin = starts[static_cast<std::size_t>(run)],
+             end = starts[static_cast<std::size_t>(run) + 1];
+  std::map<int64_t, uint16_t> own;  // of each block with some of the run: who they are
+  for (int64_t place = 0; place < static_cast<int64_t>(places.token.size()); ++place) {
+    if (begin <= token(place) && token(place) < end)
+      own[place / kBlock] |= static_cast<uint16_t>(1u << (place % kBlock));
+  }
+  const std::vector<std::pair<int64_t, uint16_t>> blocks(own.begin(), own.end());
+  std::vector<Seen> parts(blocks.size());
+  at::parallel_for(0, static_cast<int64_t>(blocks.size()), 4, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i)
+      parts[static_cast<std::size_t>(i)] = seen_by(blocks[static_cast<std::size_t>(i)].first);
+  });
+  const auto seen = at::zeros({starts.back()}, at::kBool);
+  auto* const is_seen = seen.mutable_data_ptr<bool>();
+  std::vector<at::Tensor> seen_own;
+  std::vector<bool*> is_seen_by;
+  for (std::size_t r = 0; r + 1 < starts.size(); ++r) {
+    seen_own.push_back(at::zeros({end - begin}, at::kBool));
+    is_seen_by.push_back(seen_own.back().mutable_data_ptr<bool>());
+  }
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    const auto [block, mask] = blocks[i];
+    for (const auto& [place, bits] : parts[i]) {
+      const int seeing = bits & mask;
+      if (seeing == 0) continue;
+      const auto there = token(place);
+      is_seen[there] = true;
+      const auto owner = std::upper_bound(starts.begin(), starts.end(), there) - starts.begin() - 1;
+      auto* const flags = is_seen_by[static_cast<std::size_t>(owner)];
+      for (int l = 0; l < kBlock; ++l) {
+        if (seeing >> l & 1) flags[token(block * kBlock + l) - begin] = true;
+      }
+    }
+  }
+  for (auto& flags : seen_own) flags = flags.nonzero().flatten() + begin;
+  return {seen.nonzero().flatten(), std::move(seen_own)};
+}
+
 bool same(const PixelWindow& a, const PixelWindow& b) {
   return a.level == b.level && a.radius_deg == b.radius_deg && a.rings == b.rings &&
          a.order == b.order && a.region.has_value() == b.region.has_value() &&
@@ -215,6 +262,33 @@ std::shared_ptr<const PixelLists> pixel_lists(const PixelWindow& window, const c
   kept.emplace_front(std::move(copy), lists);
   if (kept.size() > kMost) kept.pop_back();
   return lists;
+}
+
+std::shared_ptr<const PixelReach> pixel_reach(const PixelWindow& window,
+                                              const std::vector<int64_t>& starts, int64_t run) {
+  HALCYON_ASSERT(!window.region && starts.back() == healpix::npix(window.level));
+  struct Known {
+    PixelWindow window;
+    std::vector<int64_t> starts;
+    int64_t run;
+    std::shared_ptr<const PixelReach> reach;
+  };
+  static std::mutex mutex;
+  static std::deque<Known> kept;
+  constexpr std::size_t kMost = 16;
+  const std::lock_guard lock(mutex);
+  for (const auto& known : kept) {
+    if (same(known.window, window) && known.starts == starts && known.run == run)
+      return known.reach;
+  }
+  const auto places = places_of(window);
+  auto found = std::make_shared<const PixelReach>(
+      window.rings ? reach(places, starts, run, Rings(places, window.level, *window.rings))
+                   : reach(places, starts, run,
+                           Disks(places, window.level, window.radius_deg.value_or(180))));
+  kept.push_front({window, starts, run, found});
+  if (kept.size() > kMost) kept.pop_back();
+  return found;
 }
 
 }  // namespace halcyon::neighborhood

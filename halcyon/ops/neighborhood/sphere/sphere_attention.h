@@ -11,6 +11,9 @@ struct SphereInputs {
   at::Tensor query, key, value;  // (B, X, H, d), (B, X, G, d), (B, X, G, e)
   const PixelLists* lists;
   double scale;
+  // Where the queries are only some of the keys' pixels (part_lists.h): the keys', and lists are
+  // the queries'.
+  const PixelLists* lists_of_keys = nullptr;
 };
 
 // Dense attention under a mask, by ATen operators: differentiable in every mode, on any device;

@@ -38,20 +38,21 @@ class Backward {
   }
 
   Gradients run() {
-    each_block([&](auto&&... x) { queries(x...); });
-    each_block([&](auto&&... x) { keys(x...); });
+    each_block(*in_.lists, [&](auto&&... x) { queries(x...); });
+    each_block(in_.lists_of_keys ? *in_.lists_of_keys : *in_.lists,
+               [&](auto&&... x) { keys(x...); });
     return {grad_query_, grad_key_, grad_value_, {}, {}, {}};
   }
 
  private:
   // f(batch, group, list, scratch)
   template <class F>
-  void each_block(const F& f) const {
-    const int64_t blocks = in_.lists->blocks();
+  void each_block(const PixelLists& lists, const F& f) const {
+    const int64_t blocks = lists.blocks();
     at::parallel_for(0, query_.size(0) * groups_ * blocks, 1, [&](int64_t first, int64_t last) {
       Scratch<T> scratch;
       for (int64_t i = first; i < last; ++i)
-        f(i / blocks / groups_, i / blocks % groups_, BlockList(*in_.lists, i % blocks), scratch);
+        f(i / blocks / groups_, i / blocks % groups_, BlockList(lists, i % blocks), scratch);
     });
   }
 
