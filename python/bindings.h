@@ -17,5 +17,6 @@ void add_healpix(pybind11::module_& m);
 void add_features(pybind11::module_& m);
 void add_checkpoints(pybind11::module_& m);
 void add_parallel(pybind11::module_& m);
+void add_parallel_operators(pybind11::module_& parallel);
 
 }  // namespace halcyon::python

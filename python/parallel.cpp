@@ -46,6 +46,7 @@ void add_parallel(py::module_& parent) {
       "split_sizes", [](int64_t n, const Group& group) { return parallel::split_sizes(n, group); },
       arg("n"), arg("group"));
   add_rows(m);
+  add_parallel_operators(m);
 }
 
 }  // namespace halcyon::python

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "halcyon/parallel/exchange.h"
 #include "halcyon/parallel/group.h"
 #include "halcyon/parallel/row_plan.h"
 
@@ -37,6 +38,38 @@ struct RowTransfer {
 
 // The result of x.
 at::Tensor move_rows(const at::Tensor& x, const std::shared_ptr<const RowTransfer>& transfer);
+
+// Its adjoint: what a cotangent of the result is to x. Differentiable too.
+at::Tensor return_rows(const at::Tensor& grad, const std::shared_ptr<const RowTransfer>& transfer);
+
+// The same in two steps, for operations that compute while the rows are under way; no autograd. The
+// transfer must outlive it.
+class MovingRows {
+ public:
+  MovingRows(const at::Tensor& x, const RowTransfer& transfer);  // posts
+  at::Tensor wait();                                             // the result
+
+ private:
+  const RowTransfer& t_;
+  at::Tensor out_;
+  std::vector<std::pair<const Run*, at::Tensor>> arriving_;  // to be copied
+  Exchange exchange_;
+};
+
+class ReturningRows {
+ public:
+  ReturningRows(const at::Tensor& grad, const RowTransfer& transfer);  // posts
+  // Adds what comes back to this rank's rows; grad's rows of the run skipped are in sum already.
+  void wait(const at::Tensor& sum, const Run* skipped = nullptr);
+
+ private:
+  at::Tensor returned(const Run& run) const;
+
+  const RowTransfer& t_;
+  at::Tensor grad_;
+  std::vector<std::pair<const Run*, at::Tensor>> arriving_;
+  Exchange exchange_;
+};
 
 // A transfer's result allocated before the ranks have agreed, so that the copy of x into it, at
 // rows [before, before + x.size(dim)), overlaps the agreement.
