@@ -151,8 +151,7 @@ Wanted wanted_rows(const std::vector<int64_t>& outputs, const Problem& p) {
   Wanted wanted;
   for (size_t r = 0; r + 1 < outputs.size(); ++r) {
     const auto lo = outputs[r] * p.stride[p.at] - p.before[p.at];
-    const auto hi =
-        (outputs[r + 1] - 1) * p.stride[p.at] - p.before[p.at] + p.extent(p.at);
+    const auto hi = (outputs[r + 1] - 1) * p.stride[p.at] - p.before[p.at] + p.extent(p.at);
     const bool is_empty = outputs[r] == outputs[r + 1];
     wanted.push_back({is_empty ? Interval{0, 0} : Interval{lo, hi}});
   }

@@ -24,7 +24,7 @@ struct Plan {
   Problem p;
   std::vector<int64_t> pads;  // with those of the sharded axis
   int64_t dim = 0, width = 0;
-  bool above = false, below = false;  // the ends that are computed again
+  bool above = false, below = false;        // the ends that are computed again
   std::shared_ptr<const RowTransfer> halo;  // the width rows above and the width below
   std::shared_ptr<const RowTransfer> all;   // those with this rank's between them
 };
@@ -79,10 +79,9 @@ struct ConvolveInPlace : torch::autograd::Function<ConvolveInPlace> {
     const auto halo = moving.wait();
     if (plan.above || plan.below) {
       const auto rows = x.size(plan.dim);
-      const auto stretches =
-          stretches_of(halo, rows, plan, [&](int64_t first, int64_t count) {
-            return x.narrow(plan.dim, first, count);
-          });
+      const auto stretches = stretches_of(halo, rows, plan, [&](int64_t first, int64_t count) {
+        return x.narrow(plan.dim, first, count);
+      });
       const auto ends = convolve(stretches, weight, bias.value_or(at::Tensor()), plan, 0);
       const auto batch = x.size(0);
       if (plan.above) y.narrow(plan.dim, 0, plan.width).copy_(ends.narrow(0, 0, batch));
@@ -99,14 +98,12 @@ struct ConvolveInPlace : torch::autograd::Function<ConvolveInPlace> {
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
-    const std::array<bool, 3> wanted{
-        ctx->needs_input_grad(0), ctx->needs_input_grad(1),
-        ctx->saved_data["bias"].toBool() && ctx->needs_input_grad(2)};
+    const std::array<bool, 3> wanted{ctx->needs_input_grad(0), ctx->needs_input_grad(1),
+                                     ctx->saved_data["bias"].toBool() && ctx->needs_input_grad(2)};
     const auto& plan = *plan_of(*ctx);
-    auto [x, weight, bias] =
-        at::GradMode::is_enabled()
-            ? differentiable(grads[0], saved[0], saved[1], plan, wanted)
-            : overlapped(grads[0], saved[0], saved[1], saved[2], plan, wanted);
+    auto [x, weight, bias] = at::GradMode::is_enabled()
+                                 ? differentiable(grads[0], saved[0], saved[1], plan, wanted)
+                                 : overlapped(grads[0], saved[0], saved[1], saved[2], plan, wanted);
     return {x, weight, bias, {}};
   }
 
@@ -197,9 +194,9 @@ at::Tensor convolve_in_place(const at::Tensor& x, const at::Tensor& weight, cons
   }
   plan->halo = transfer_of(x, axis, halo, p.edge);
   plan->all = transfer_of(x, axis, all, p.edge);
-  return ConvolveInPlace::apply(
-      x, weight, bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt,
-      std::shared_ptr<const Plan>(plan));
+  return ConvolveInPlace::apply(x, weight,
+                                bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt,
+                                std::shared_ptr<const Plan>(plan));
 }
 
 }  // namespace halcyon::parallel::conv_detail

@@ -107,7 +107,8 @@ at::Tensor conv_transpose(const at::Tensor& given, const at::Tensor& given_weigh
   x = with_at_least(rows_for(x, axis, wanted, Edge::zero), axis.dim, 1);
   auto pads = p.padding, output_pads = p.output_padding;
   pads[p.at] = output_pads[p.at] = 0;
-  auto out = at::convolution(x, weight, bias, p.stride, pads, p.dilation, true, output_pads, groups);
+  auto out =
+      at::convolution(x, weight, bias, p.stride, pads, p.dilation, true, output_pads, groups);
   const auto skipped =
       first == last ? 0 : first + p.padding[p.at] - wanted[group.rank()][0].lo * p.stride[p.at];
   out = out.narrow(axis.dim, skipped, last - first).contiguous();

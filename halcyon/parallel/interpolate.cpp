@@ -19,14 +19,15 @@ constexpr const char* kOperation = "interpolate";
 struct Problem {
   int64_t spatial = 0, at = 0;
   Interpolation kind = Interpolation::nearest;
-  bool align_corners = false, in_double = false;
+  bool align_corners = false, in_double = false, is_small = false;
   std::optional<std::vector<int64_t>> size;
   std::optional<std::vector<double>> scale;
 
   Resized resized(int64_t i, int64_t rows) const {
     const auto output = size ? (*size)[i] : static_cast<int64_t>(rows * (*scale)[i]);
-    return {rows,          output,   scale ? std::optional<double>((*scale)[i]) : std::nullopt, kind,
-            align_corners, in_double};
+    return {rows,     output,        scale ? std::optional<double>((*scale)[i]) : std::nullopt,
+            kind,     align_corners, is_small,
+            in_double};
   }
 };
 
@@ -50,12 +51,11 @@ Interpolation kind_of(const std::string& mode, int64_t spatial) {
     int64_t spatial;  // axes that it is for; 0: any
     Interpolation kind;
   };
-  for (const auto& known : {Mode{"nearest", 0, Interpolation::nearest},
-                            Mode{"nearest-exact", 0, Interpolation::nearest_exact},
-                            Mode{"linear", 1, Interpolation::linear},
-                            Mode{"bilinear", 2, Interpolation::linear},
-                            Mode{"trilinear", 3, Interpolation::linear},
-                            Mode{"bicubic", 2, Interpolation::cubic}}) {
+  for (const auto& known :
+       {Mode{"nearest", 0, Interpolation::nearest},
+        Mode{"nearest-exact", 0, Interpolation::nearest_exact},
+        Mode{"linear", 1, Interpolation::linear}, Mode{"bilinear", 2, Interpolation::linear},
+        Mode{"trilinear", 3, Interpolation::linear}, Mode{"bicubic", 2, Interpolation::cubic}}) {
     if (mode != known.name) continue;
     HALCYON_CHECK(known.spatial == 0 || known.spatial == spatial, kOperation,
                   "expected {} spatial axes with mode \"{}\", got {}", known.spatial, mode,
@@ -98,6 +98,15 @@ void check_fits(const Problem& p, int64_t i, int64_t rows) {
                 output);
 }
 
+// Whether ATen takes its path for small outputs of two axes (_use_vectorized_kernel_cond_2d).
+bool is_small(const Problem& p, const at::Tensor& x, int64_t rows) {
+  int64_t outputs = 0;
+  for (int64_t i = 0; i < p.spatial; ++i) {
+    outputs += p.resized(i, i == p.at ? rows : x.size(2 + i)).output;
+  }
+  return p.spatial == 2 && outputs <= 128;
+}
+
 // Input rows of output rows [first, last); the taps' rows do not decrease with the output row.
 Interval wanted_by(const Resized& axis, int64_t first, int64_t last) {
   if (first == last) return {0, 0};
@@ -128,6 +137,7 @@ at::Tensor interpolate(const at::Tensor& given, const std::optional<std::vector<
         return 2 + p.at;
       });
   check_fits(p, p.at, axis.length());
+  p.is_small = is_small(p, given, axis.length());
   const auto along = p.resized(p.at, axis.length());
   const auto outputs = axis.output_starts(along.output);
   Wanted wanted;

@@ -10,35 +10,46 @@
 namespace halcyon::parallel {
 namespace {
 
+// area_pixel_compute_source_index in one rounding, as the vectorised builds of ATen contract it.
+template <class Real>
+Real source_of(const Resized& axis, int64_t o) {
+  const auto scale = at::native::area_pixel_compute_scale<Real>(axis.input, axis.output,
+                                                                axis.align_corners, axis.scale);
+  if (axis.align_corners) return scale * static_cast<Real>(o);
+  const auto source = std::fma(scale, static_cast<Real>(o) + Real(0.5), Real(-0.5));
+  return axis.kind == Interpolation::cubic ? source : std::max(source, Real(0));
+}
+
+// Of small outputs of two axes ATen takes another path, which differs where the scale that the
+// caller named is not just that of the sizes.
+template <class Real>
+int64_t nearest_row(const Resized& axis, int64_t o) {
+  const bool is_exact = axis.kind == Interpolation::nearest_exact;
+  if (axis.is_small) {
+    const auto row = is_exact ? at::native::nearest_exact_idx : at::native::nearest_idx;
+    return row(o, axis.input, axis.output, axis.scale);
+  }
+  const auto scale =
+      at::native::area_pixel_compute_scale<Real>(axis.input, axis.output, false, axis.scale);
+  const auto source =
+      is_exact ? source_of<Real>(axis, o) + Real(0.5) : scale * static_cast<Real>(o);
+  return std::min(static_cast<int64_t>(std::floor(source)), axis.input - 1);
+}
+
 // The source rows and weights of aten/src/ATen/native/cpu/UpSampleKernel.cpp.
 template <class Real>
 Taps taps_in(const Resized& axis, int64_t o) {
-  const auto scale = at::native::area_pixel_compute_scale<Real>(axis.input, axis.output,
-                                                                axis.align_corners, axis.scale);
-  const auto last = axis.input - 1;
-  switch (axis.kind) {
-    case Interpolation::nearest:
-      return {1, {std::min(static_cast<int64_t>(std::floor(o * scale)), last)}, {1}};
-    case Interpolation::nearest_exact: {
-      const auto source = at::native::area_pixel_compute_source_index<Real>(scale, o, false, false);
-      return {1, {std::min(static_cast<int64_t>(std::floor(source + Real(0.5))), last)}, {1}};
-    }
-    case Interpolation::linear: {
-      int64_t rows[2];
-      Real weights[2];
-      at::native::compute_source_index_and_lambda<Real, Real>(rows[0], rows[1], weights[0],
-                                                              weights[1], scale, o, axis.input,
-                                                              axis.output, axis.align_corners);
-      return {2, {rows[0], rows[1]}, {weights[0], weights[1]}};
-    }
-    case Interpolation::cubic:
-      break;
+  if (axis.kind == Interpolation::nearest || axis.kind == Interpolation::nearest_exact) {
+    return {1, {nearest_row<Real>(axis, o)}, {1}};
   }
-  const auto source =
-      at::native::area_pixel_compute_source_index<Real>(scale, o, axis.align_corners, true);
+  const bool is_linear = axis.kind == Interpolation::linear;
+  if (is_linear && axis.input == axis.output) return {1, {o}, {1}};
   int64_t row;
-  Real offset, weights[4];
-  at::native::guard_index_and_lambda(source, axis.input, row, offset);
+  Real offset;
+  at::native::guard_index_and_lambda(source_of<Real>(axis, o), axis.input, row, offset);
+  const auto last = axis.input - 1;
+  if (is_linear) return {2, {row, std::min(row + 1, last)}, {Real(1) - offset, offset}};
+  Real weights[4];
   at::native::get_cubic_upsample_coefficients<Real>(weights, offset);
   Taps taps{4, {}, {}};
   for (int64_t t = 0; t < 4; ++t) {

@@ -16,6 +16,7 @@ struct Resized {
   std::optional<double> scale;  // that the caller named; else output over input
   Interpolation kind;
   bool align_corners;
+  bool is_small;   // ATen's path for small outputs of two axes
   bool in_double;  // the arithmetic of ATen for a double tensor, else that for float
 };
 

@@ -21,8 +21,7 @@ std::vector<int64_t> PerAxis::expand(int64_t n, const char* name, int64_t lowest
   return values.size() == 1 ? std::vector<int64_t>(n, values[0]) : values;
 }
 
-int64_t spatial_axis_of(const at::Tensor& x, int64_t dim, int64_t n,
-                        const std::string& operation) {
+int64_t spatial_axis_of(const at::Tensor& x, int64_t dim, int64_t n, const std::string& operation) {
   HALCYON_CHECK(x.defined(), operation, "expected a tensor x, got an undefined one");
   HALCYON_CHECK(1 <= n && n <= 3 && (x.dim() == n + 1 || x.dim() == n + 2), operation,
                 "expected x of (batch, channels, {} spatial axes), with or without the batch, got "

@@ -12,8 +12,8 @@ namespace halcyon::parallel {
 
 // One number for all spatial axes, or one for each.
 struct PerAxis {
-  PerAxis(int64_t value) : values{value} {}                             // NOLINT
-  PerAxis(std::initializer_list<int64_t> per_axis) : values(per_axis) {}  // NOLINT
+  PerAxis(int64_t value) : values{value} {}                                // NOLINT
+  PerAxis(std::initializer_list<int64_t> per_axis) : values(per_axis) {}   // NOLINT
   PerAxis(std::vector<int64_t> per_axis) : values(std::move(per_axis)) {}  // NOLINT
   std::vector<int64_t> values;
 
@@ -40,7 +40,8 @@ inline int64_t floor_div(int64_t a, int64_t b) {
 // computes with, so that its empty result hangs on all inputs as those of the others do.
 at::Tensor with_at_least(const at::Tensor& x, int64_t dim, int64_t rows);
 
-// Under autocast x in its type, as an operator of its lower-precision list takes it; a double stays.
+// Under autocast x in its type, as an operator of its lower-precision list takes it; a double
+// stays.
 at::Tensor as_autocast(const at::Tensor& x);
 
 }  // namespace halcyon::parallel

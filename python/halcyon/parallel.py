@@ -6,6 +6,7 @@ group is a torch.distributed.ProcessGroup; None is the default group, or this pr
 import torch as _torch
 
 from . import _C
+from ._parallel_convert import ConvertReport, convert
 from ._parallel_operators import conv, conv_transpose, interpolate, pool
 
 _parallel = _C.parallel

@@ -44,9 +44,10 @@ def test_interpolate(ranks, which):
 
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "bilinear", "bicubic"])
 @pytest.mark.parametrize("arguments", [dict(scale_factor=2.3), dict(size=(517, 9)), dict(scale_factor=0.37),
-                                       dict(scale_factor=(1.0007, 1))])
-def test_long_axes_in_single_precision(mode, arguments):
-    x = random(1, 1, 1511, 6, dtype=torch.float32)
+                                       dict(scale_factor=(1.0007, 1)), dict(scale_factor=2.0003)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_long_axes(mode, arguments, dtype):
+    x = random(1, 1, 1511, 6, dtype=dtype)
     results = returned(on_ranks(3, call, "interpolate", [(one,) for one in x.split(cut(1511, 3), -2)],
                                 [dict(mode=mode, **arguments)] * 3))
     wanted = F.interpolate(x, mode=mode, **arguments)
