@@ -107,6 +107,34 @@ bool is_small(const Problem& p, const at::Tensor& x, int64_t rows) {
   return p.spatial == 2 && outputs <= 128;
 }
 
+// The axes that are whole here: linear ones by torch, each row of the sharded axis being one more
+// channel; the others, where torch's rows depend on the number of axes, one by one.
+at::Tensor others_resized(at::Tensor x, const Problem& p) {
+  std::vector<int64_t> outputs;
+  std::vector<std::optional<double>> scales;
+  bool is_same = true;
+  for (int64_t i = 0; i < p.spatial; ++i) {
+    if (i == p.at) continue;
+    const auto axis = p.resized(i, x.size(2 + i));
+    outputs.push_back(axis.output);
+    scales.push_back(axis.scale);
+    is_same &= axis.input == axis.output && p.kind == Interpolation::linear;
+    if (p.kind != Interpolation::linear) {
+      x = resize_axis(x, 2 + i, axis, 0, axis.output, 0);
+    }
+  }
+  if (is_same || p.kind != Interpolation::linear) return x;
+  const auto moved = x.movedim(2 + p.at, 2);
+  auto sizes = moved.sizes().vec();
+  std::copy(outputs.begin(), outputs.end(), sizes.begin() + 3);
+  const auto flat = moved.flatten(1, 2);
+  const auto out =
+      outputs.size() == 1
+          ? at::upsample_linear1d(flat, outputs, p.align_corners, scales[0])
+          : at::upsample_bilinear2d(flat, outputs, p.align_corners, scales[0], scales[1]);
+  return out.view(sizes).movedim(2, 2 + p.at);
+}
+
 // Input rows of output rows [first, last); the taps' rows do not decrease with the output row.
 Interval wanted_by(const Resized& axis, int64_t first, int64_t last) {
   if (first == last) return {0, 0};
@@ -144,21 +172,14 @@ at::Tensor interpolate(const at::Tensor& given, const std::optional<std::vector<
   for (int64_t r = 0; r < group.size(); ++r) {
     wanted.push_back({wanted_by(along, outputs[r], outputs[r + 1])});
   }
-  auto x = rows_for(given, axis, wanted, Edge::zero);
+  auto x = with_at_least(rows_for(given, axis, wanted, Edge::zero), axis.dim, 1);
   const bool is_half = x.scalar_type() == at::kHalf || x.scalar_type() == at::kBFloat16;
   if (is_half && p.kind != Interpolation::nearest && p.kind != Interpolation::nearest_exact) {
     x = x.to(at::kFloat);
   }
-  // from the last axis to the first, as ATen
-  for (int64_t i = p.spatial - 1; i >= 0; --i) {
-    if (i == p.at) {
-      const auto r = group.rank();
-      x = resize_axis(x, 2 + i, along, outputs[r], outputs[r + 1], wanted[r][0].lo);
-    } else {
-      const auto whole = p.resized(i, x.size(2 + i));
-      x = resize_axis(x, 2 + i, whole, 0, whole.output, 0);
-    }
-  }
+  const auto r = group.rank();
+  x = others_resized(x, p);
+  x = resize_axis(x, 2 + p.at, along, outputs[r], outputs[r + 1], wanted[r][0].lo);
   return x.to(given.scalar_type());
 }
 

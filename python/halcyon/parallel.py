@@ -6,8 +6,8 @@ group is a torch.distributed.ProcessGroup; None is the default group, or this pr
 import torch as _torch
 
 from . import _C
-from ._parallel_convert import ConvertReport, convert
-from ._parallel_operators import conv, conv_transpose, interpolate, pool
+from ._parallel_convert import ConvertReport, convert  # noqa: F401
+from ._parallel_operators import conv, conv_transpose, interpolate, pool  # noqa: F401
 
 _parallel = _C.parallel
 

@@ -344,6 +344,23 @@ def test_a_gradient_wanted_on_one_rank_only(rows):
     torch.testing.assert_close(results[0][1] + results[1][1], w.grad)
 
 
+def only_the_weight(x, weight):
+    w = weight.clone().requires_grad_()
+    first, = torch.autograd.grad(halcyon.parallel.conv(part(x), w, padding=1).pow(3).sum(), w, create_graph=True)
+    return first.detach(), torch.autograd.grad(first.sum(), w)[0]
+
+
+@pytest.mark.parametrize("rows", [3, 30])
+def test_a_first_layer(rows):
+    """x needs no gradient on any rank."""
+    x, weight = random(1, 2, rows, 4), random(2, 2, 3, 3, seed=1)
+    results = returned(on_ranks(2, only_the_weight, x, weight))
+    w = weight.clone().requires_grad_()
+    first, = torch.autograd.grad(F.conv2d(x, w, padding=1).pow(3).sum(), w, create_graph=True)
+    torch.testing.assert_close(results[0][0] + results[1][0], first.detach())
+    torch.testing.assert_close(results[0][1] + results[1][1], torch.autograd.grad(first.sum(), w)[0])
+
+
 def part_of(x, r):
     return x.tensor_split(2, -2)[r]
 
