@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from safetensors import safe_open
 
 import halcyon
+from conftest import SHARED
 from ranks import Raised, on_ranks, part, rank, returned
 from whole import ALL_CUTS, Case, call, compare, cut, random
 
-GOLDEN = os.path.join(os.environ.get("HALCYON_SHARED", "/work/shared"), "golden", "parallel")
+GOLDEN = os.path.join(SHARED, "golden", "parallel")
 PLAIN = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 

@@ -35,8 +35,8 @@ class UNet(nn.Module):
         super().__init__()
         self.inward = nn.Conv2d(3, 4, 5, padding="same")
         self.down = nn.Sequential(nn.MaxPool2d(2), Block(4), nn.Conv2d(4, 6, 3, stride=2, padding=1))
-        self.up = nn.ModuleList([nn.ConvTranspose2d(6, 4, 4, stride=2, padding=1), nn.Upsample(scale_factor=2, mode=mode),
-                                 nn.AvgPool2d(3, 1, 1)])
+        self.up = nn.ModuleList([nn.ConvTranspose2d(6, 4, 4, stride=2, padding=1),
+                                 nn.Upsample(scale_factor=2, mode=mode), nn.AvgPool2d(3, 1, 1)])
         self.drop = nn.Dropout(0.1)
         self.out = nn.Conv2d(8, 2, (3, 3), padding=1, bias=False)
 
@@ -57,10 +57,12 @@ def of_three_kinds(n):
 
 def normed(n=2):
     conv, batch = getattr(nn, f"Conv{n}d"), getattr(nn, f"BatchNorm{n}d")
-    return nn.Sequential(conv(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU(), batch(4), nn.LayerNorm([4] + [12] * n))
+    return nn.Sequential(conv(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU(), batch(4),
+                         nn.LayerNorm([4] + [12] * n))
 
 
-MODELS = {"unet": (UNet, (2, 3, 24, 8), -2), "root": (lambda: nn.Conv2d(3, 2, 3, stride=2, padding=1), (1, 3, 13, 6), -2),
+MODELS = {"unet": (UNet, (2, 3, 24, 8), -2),
+          "root": (lambda: nn.Conv2d(3, 2, 3, stride=2, padding=1), (1, 3, 13, 6), -2),
           "1d": (lambda: of_three_kinds(1), (2, 2, 12), -1), "2d": (lambda: of_three_kinds(2), (2, 2, 6, 12), -1),
           "3d": (lambda: of_three_kinds(3), (1, 2, 4, 12, 4), -2)}
 NORMED = {f"normed_{n}d": (lambda n=n: normed(n), (2, 2) + (12,) * n, -1 if n == 1 else -2) for n in (1, 2, 3)}
@@ -115,7 +117,8 @@ def test_models(name, ranks, which):
         assert report.converted == {
             "inward": "DomainParallelConv2d", "down.0": "DomainParallelMaxPool2d",
             "down.1.conv": "DomainParallelConv2d", "down.2": "DomainParallelConv2d",
-            "up.0": "DomainParallelConvTranspose2d", "up.1": "DomainParallelUpsample", "up.2": "DomainParallelAvgPool2d",
+            "up.0": "DomainParallelConvTranspose2d", "up.1": "DomainParallelUpsample",
+            "up.2": "DomainParallelAvgPool2d",
             "out": "DomainParallelConv2d"}
         assert set(report.kept) == {"down.1.act", "down.1.mix", "drop"} and "1x1" in report.kept["down.1.mix"]
 
@@ -146,7 +149,8 @@ def test_report():
     model = nn.ModuleDict(dict(
         unknown=Unknown(), own=OwnForward(2, 2, 3), name=OwnName(2, 2, 3), pad=nn.ReflectionPad2d(1),
         norm=nn.InstanceNorm2d(2), pool=nn.AdaptiveAvgPool2d(1), linear=nn.Linear(3, 3), softmax=nn.Softmax(dim=-2),
-        channels=nn.Softmax(dim=-3), attention=nn.MultiheadAttention(4, 2), indices=nn.MaxPool2d(2, return_indices=True),
+        channels=nn.Softmax(dim=-3), attention=nn.MultiheadAttention(4, 2),
+        indices=nn.MaxPool2d(2, return_indices=True),
         one=nn.Conv1d(2, 2, 3), first=shared, second=shared, relu=nn.ReLU()))
     same, report = convert(model)
     assert same is model and model["first"] is model["second"] and model["first"] is not shared

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 
+from conftest import SHARED
 from ranks import Raised, on_ranks, returned
 from whole import ALL_CUTS, Case, call, compare, cut, random
 
-GOLDEN = os.path.join(os.environ.get("HALCYON_SHARED", "/work/shared"), "golden", "parallel",
-                      "credit_misc_n2.safetensors")
+GOLDEN = os.path.join(SHARED, "golden", "parallel", "credit_misc_n2.safetensors")
 
 
 def resized(shape, dim=-2, **arguments):
@@ -82,7 +82,8 @@ X = torch.zeros(1, 2, 6, 5)
 
 
 @pytest.mark.parametrize("one, other, text", [
-    (dict(scale_factor=2), dict(size=12), "size or scale_factor"), (dict(scale_factor=2), dict(scale_factor=3), "scale"),
+    (dict(scale_factor=2), dict(size=12), "size or scale_factor"),
+    (dict(scale_factor=2), dict(scale_factor=3), "scale"),
     (dict(size=12), dict(size=13), "size"), (dict(size=12), dict(size=12, mode="bilinear"), "mode"),
     (dict(size=9, mode="bilinear", align_corners=True), dict(size=9, mode="bilinear"), "align_corners"),
 ])

@@ -2,11 +2,8 @@
 """Operators on a sharded axis against the same function of one process on the whole tensor: forward, gradients, second
 derivatives.
 
-    compare(functional, parallel, x, dim, sizes, parameters)
+    compare(F.conv2d, x, [3, 0, 5], Case("conv", dict(), -2, [weight, bias]))"""
 
-functional and parallel are "module:function" names or (name, arguments); see Case."""
-
-import importlib
 from dataclasses import dataclass, field
 
 import torch
