@@ -20,5 +20,6 @@ void add_parallel(pybind11::module_& m);
 void add_parallel_norms(pybind11::module_& parallel_submodule);
 void add_parallel_reshard(pybind11::module_& parallel_submodule);
 void add_parallel_attention(pybind11::module_& m);
+void add_parallel_operators(pybind11::module_& parallel);
 
 }  // namespace halcyon::python

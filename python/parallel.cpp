@@ -52,6 +52,7 @@ void add_parallel(py::module_& parent) {
   add_parallel_data(m);
   add_parallel_reshard(m);
   add_parallel_attention(m);
+  add_parallel_operators(m);
 }
 
 }  // namespace halcyon::python

@@ -58,85 +58,20 @@ const RowTransfer::Piece* piece_of(const std::map<int64_t, std::vector<RowTransf
   return nullptr;
 }
 
-at::Tensor forward_of(const at::Tensor& x, const RowTransfer& t) {
-  const auto me = t.group.rank();
-  const auto came = std::exchange(t.came, {}), went = std::exchange(t.went, {});
-  const auto out = recycled_empty(sizes_with(x, t.dim, t.rows), x.options());
-  const auto target = [&](const Run& run) { return out.narrow(t.dim, run.target, run.rows); };
-  Exchange exchange(t.group, t.operation, t.tag);
-  std::vector<std::pair<const Run*, at::Tensor>> arriving;  // to be copied
-  for (const auto& run : t.wanted) {
-    if (run.owner == me) continue;
-    if (const auto* piece = piece_of(came, run.owner, run)) {
-      arriving.emplace_back(&run, piece->data.narrow(t.dim, run.source - piece->first, run.rows));
-      continue;
-    }
-    auto into = target(run);
-    if (run.reversed || run.folded || !into.is_contiguous()) {
-      into = at::empty(into.sizes(), x.options());
-      arriving.emplace_back(&run, into);
-    }
-    exchange.receive(run.owner, into);
-  }
-  for (int64_t r = 0; r < t.group.size(); ++r) {
-    if (r == me) continue;
-    for (const auto& run : t.asked[r]) {
-      if (!piece_of(went, r, run)) {
-        exchange.send(r, dense(x.narrow(t.dim, run.source, run.rows)));
-      }
-    }
-  }
-  exchange.post();
-  const bool overlaps = has_cores_to_overlap(t.group);
-  if (!overlaps) exchange.wait();
-  for (const auto& run : t.wanted) {
-    if (run.owner == me) target(run).copy_(t.seen(x.narrow(t.dim, run.source, run.rows), run));
-  }
-  zero_between(out, t);
-  if (overlaps) exchange.wait();
-  for (const auto& [run, rows] : arriving) target(*run).copy_(t.seen(rows, *run));
-  return out;
-}
-
 at::Tensor adjoint_of(const at::Tensor& grad, const RowTransfer& t) {
-  const auto me = t.group.rank();
-  const auto from = [&](const Run& run) {
-    return t.unseen(grad.narrow(t.dim, run.target, run.rows), run);
-  };
-  Exchange exchange(t.group, t.operation + " backward", t.tag + kAdjoint);
-  std::vector<std::pair<const Run*, at::Tensor>> arriving;
-  for (int64_t r = 0; r < t.group.size(); ++r) {
-    if (r == me) continue;
-    for (const auto& run : t.asked[r]) {
-      arriving.emplace_back(&run, at::empty(sizes_with(grad, t.dim, run.rows), grad.options()));
-      exchange.receive(r, arriving.back().second);
-    }
-  }
-  for (const auto& run : t.wanted) {
-    if (run.owner != me) exchange.send(run.owner, dense(from(run)));
-  }
-  exchange.post();
-  const bool overlaps = has_cores_to_overlap(t.group);
-  if (!overlaps) exchange.wait();
+  ReturningRows returning(grad, t);
   // the one run that holds all of x is copied, what else there is added
-  at::Tensor out;
-  const Run* copied = nullptr;
   const auto sizes = sizes_with(grad, t.dim, t.local_rows);
   for (const auto& run : t.wanted) {
-    if (run.owner != me || !is_whole(run, t)) continue;
-    copied = &run;
-    out = recycled_empty(sizes, grad.options()).copy_(from(run));
-    break;
+    if (!is_whole(run, t)) continue;
+    if (!has_cores_to_overlap(t.group)) returning.arrive();
+    const auto out = recycled_empty(sizes, grad.options());
+    out.copy_(t.unseen(grad.narrow(t.dim, run.target, run.rows), run));
+    returning.wait(out, &run);
+    return out;
   }
-  if (!copied) out = at::zeros(sizes, grad.options());
-  const auto add = [&](const Run& run, const at::Tensor& rows) {
-    out.narrow(t.dim, run.source, run.rows).add_(rows);
-  };
-  for (const auto& run : t.wanted) {
-    if (run.owner == me && &run != copied) add(run, from(run));
-  }
-  if (overlaps) exchange.wait();
-  for (const auto& [run, rows] : arriving) add(*run, rows);
+  const auto out = at::zeros(sizes, grad.options());
+  returning.wait(out);
   return out;
 }
 
@@ -146,7 +81,7 @@ struct MoveRows : torch::autograd::Function<MoveRows> {
                             bool adjoint) {
     ctx->saved_data["adjoint"] = adjoint;
     transfer_of(*ctx) = transfer;
-    return adjoint ? adjoint_of(x, *transfer) : forward_of(x, *transfer);
+    return adjoint ? adjoint_of(x, *transfer) : MovingRows(x, *transfer).wait();
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const bool adjoint = ctx->saved_data["adjoint"].toBool();
@@ -165,6 +100,90 @@ struct MoveRows : torch::autograd::Function<MoveRows> {
 };
 
 }  // namespace
+
+MovingRows::MovingRows(const at::Tensor& x, const RowTransfer& t)
+    : t_(t), x_(x), exchange_(t.group, t.operation, t.tag) {
+  const auto me = t.group.rank();
+  const auto came = std::exchange(t.came, {}), went = std::exchange(t.went, {});
+  out_ = recycled_empty(sizes_with(x, t.dim, t.rows), x.options());
+  for (const auto& run : t.wanted) {
+    if (run.owner == me) continue;
+    if (const auto* piece = piece_of(came, run.owner, run)) {
+      arriving_.emplace_back(&run, piece->data.narrow(t.dim, run.source - piece->first, run.rows));
+      continue;
+    }
+    auto into = out_.narrow(t.dim, run.target, run.rows);
+    if (run.reversed || run.folded || !into.is_contiguous()) {
+      into = at::empty(into.sizes(), x.options());
+      arriving_.emplace_back(&run, into);
+    }
+    exchange_.receive(run.owner, into);
+  }
+  for (int64_t r = 0; r < t.group.size(); ++r) {
+    if (r == me) continue;
+    for (const auto& run : t.asked[r]) {
+      if (!piece_of(went, r, run)) {
+        exchange_.send(r, dense(x.narrow(t.dim, run.source, run.rows)));
+      }
+    }
+  }
+  exchange_.post();
+}
+
+void MovingRows::take_own() {
+  for (const auto& run : t_.wanted) {
+    if (run.owner != t_.group.rank()) continue;
+    const auto rows = x_.narrow(t_.dim, run.source, run.rows);
+    out_.narrow(t_.dim, run.target, run.rows).copy_(t_.seen(rows, run));
+  }
+  zero_between(out_, t_);
+}
+
+at::Tensor MovingRows::wait() {
+  const bool overlaps = has_cores_to_overlap(t_.group);
+  if (overlaps) take_own();
+  exchange_.wait();
+  if (!overlaps) take_own();
+  for (const auto& [run, rows] : arriving_) {
+    out_.narrow(t_.dim, run->target, run->rows).copy_(t_.seen(rows, *run));
+  }
+  return out_;
+}
+
+ReturningRows::ReturningRows(const at::Tensor& grad, const RowTransfer& t)
+    : t_(t), grad_(grad), exchange_(t.group, t.operation + " backward", t.tag + kAdjoint) {
+  const auto me = t.group.rank();
+  for (int64_t r = 0; r < t.group.size(); ++r) {
+    if (r == me) continue;
+    for (const auto& run : t.asked[r]) {
+      arriving_.emplace_back(&run, at::empty(sizes_with(grad, t.dim, run.rows), grad.options()));
+      exchange_.receive(r, arriving_.back().second);
+    }
+  }
+  for (const auto& run : t.wanted) {
+    if (run.owner != me) exchange_.send(run.owner, dense(returned(run)));
+  }
+  exchange_.post();
+}
+
+void ReturningRows::arrive() {
+  exchange_.wait();
+}
+
+void ReturningRows::wait(const at::Tensor& sum, const Run* skipped) {
+  const auto add = [&](const Run& run, const at::Tensor& rows) {
+    sum.narrow(t_.dim, run.source, run.rows).add_(rows);
+  };
+  for (const auto& run : t_.wanted) {
+    if (run.owner == t_.group.rank() && &run != skipped) add(run, returned(run));
+  }
+  exchange_.wait();
+  for (const auto& [run, rows] : arriving_) add(*run, rows);
+}
+
+at::Tensor ReturningRows::returned(const Run& run) const {
+  return t_.unseen(grad_.narrow(t_.dim, run.target, run.rows), run);
+}
 
 at::Tensor RowTransfer::seen(const at::Tensor& from, const Run& run) const {
   auto out = from;
@@ -185,6 +204,10 @@ at::Tensor RowTransfer::unseen(const at::Tensor& from, const Run& run) const {
 
 at::Tensor move_rows(const at::Tensor& x, const Transfer& transfer) {
   return MoveRows::apply(x, transfer, false);
+}
+
+at::Tensor return_rows(const at::Tensor& grad, const Transfer& transfer) {
+  return MoveRows::apply(grad, transfer, true);
 }
 
 at::Tensor joined_to_backward(const at::Tensor& x, bool any_requires_grad) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "halcyon/parallel/exchange.h"
 #include "halcyon/parallel/group.h"
 #include "halcyon/parallel/row_plan.h"
 
@@ -26,8 +27,8 @@ struct RowTransfer {
   std::vector<std::vector<Run>> asked;  // by rank: what it asks of this one
   int64_t fold_dim = 0, fold_shift = 0;
   at::Tensor sign;  // undefined: one
-  // What came with the agreement already, by owner, and what went: rows [first, first + rows) of
-  // the owner's. Used once.
+  // What came with the agreement already, by owner, and what went: rows [first, first + rows) of the
+  // owner's. For the first forward alone: a second derivative moves them anew.
   struct Piece {
     int64_t first;
     int64_t rows;
@@ -42,6 +43,41 @@ struct RowTransfer {
 
 // The result of x.
 at::Tensor move_rows(const at::Tensor& x, const std::shared_ptr<const RowTransfer>& transfer);
+
+// Its adjoint: what a cotangent of the result is to x. Differentiable too.
+at::Tensor return_rows(const at::Tensor& grad, const std::shared_ptr<const RowTransfer>& transfer);
+
+// The same in two steps, for operations that compute while the rows are under way; no autograd. The
+// transfer must outlive it.
+class MovingRows {
+ public:
+  MovingRows(const at::Tensor& x, const RowTransfer& transfer);  // posts
+  at::Tensor wait();                                             // the result
+
+ private:
+  void take_own();
+
+  const RowTransfer& t_;
+  at::Tensor x_, out_;
+  std::vector<std::pair<const Run*, at::Tensor>> arriving_;  // to be copied
+  Exchange exchange_;
+};
+
+class ReturningRows {
+ public:
+  ReturningRows(const at::Tensor& grad, const RowTransfer& transfer);  // posts
+  void arrive();  // before wait(), where nothing is to be computed meanwhile
+  // Adds what comes back to this rank's rows; grad's rows of the run skipped are in sum already.
+  void wait(const at::Tensor& sum, const Run* skipped = nullptr);
+
+ private:
+  at::Tensor returned(const Run& run) const;
+
+  const RowTransfer& t_;
+  at::Tensor grad_;
+  std::vector<std::pair<const Run*, at::Tensor>> arriving_;
+  Exchange exchange_;
+};
 
 // A leaf that takes part in the backward where x on this rank needs no gradient but on another
 // does, so that no rank waits for a cotangent that nobody computes.

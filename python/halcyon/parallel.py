@@ -11,6 +11,8 @@ from ._parallel_norms import batch_norm, group_norm, layer_norm, reduce_gradient
 from ._parallel_reshard import gather, shard, shard_t, shard_x  # noqa: F401
 from ._parallel_attention import (gather_index, healpix_pad, na1d, na2d, na3d,  # noqa: F401
                                   neighborhood_attention_healpix, scaled_dot_product_attention)
+from ._parallel_convert import ConvertReport, convert  # noqa: F401
+from ._parallel_operators import conv, conv_transpose, interpolate, pool  # noqa: F401
 
 _parallel = _C.parallel
 
