@@ -17,6 +17,7 @@ void add_healpix(pybind11::module_& m);
 void add_features(pybind11::module_& m);
 void add_checkpoints(pybind11::module_& m);
 void add_parallel(pybind11::module_& m);
+void add_parallel_data(pybind11::module_& parallel_submodule);
 void add_parallel_norms(pybind11::module_& parallel_submodule);
 void add_parallel_reshard(pybind11::module_& parallel_submodule);
 void add_parallel_attention(pybind11::module_& m);

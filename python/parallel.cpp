@@ -40,19 +40,17 @@ void add_rows(py::module_& m) {
 
 }  // namespace
 
-void add_parallel_data(py::module_& m);
-
 void add_parallel(py::module_& parent) {
   auto m = parent.def_submodule("parallel");
   m.def(
       "split_sizes", [](int64_t n, const Group& group) { return parallel::split_sizes(n, group); },
       arg("n"), arg("group"));
   add_rows(m);
-  add_parallel_norms(m);
   add_parallel_data(m);
   add_parallel_reshard(m);
   add_parallel_attention(m);
   add_parallel_operators(m);
+  add_parallel_norms(m);
 }
 
 }  // namespace halcyon::python

@@ -33,6 +33,8 @@ void take_from_owners(const std::vector<at::Tensor>& tensors, const std::vector<
         arriving.emplace_back(into, tensor);
       }
       exchange.receive(owners[i], bytes_of(into));
+      // written behind autograd's back
+      if (!tensor.is_inference()) tensor.unsafeGetTensorImpl()->bump_version();
       continue;
     }
     const auto bytes = bytes_of(tensor.contiguous());

@@ -86,8 +86,9 @@ class DataParallel::State {
     std::string name;
     at::Tensor tensor;
     size_t bucket = 0, place = 0;
-    bool is_ready = false;  // in this backward
-    std::shared_ptr<torch::autograd::Node> accumulator;
+    bool is_ready = false;   // in this backward
+    bool was_ready = false;  // since the last begin_forward()
+    std::shared_ptr<torch::autograd::Node> accumulator = {};
     uintptr_t hook = 0;
   };
   struct Bucket {
@@ -125,7 +126,7 @@ DataParallel::State::State(const NamedTensors& parameters, Group group,
     : group_(std::move(group)), options_(options) {
   for (const auto& [name, tensor] : parameters) {
     if (!tensor.defined() || !tensor.requires_grad()) continue;
-    parameters_.push_back({name, tensor, 0, 0, false, nullptr, 0});
+    parameters_.push_back({name, tensor});
   }
   agree_and_share(others);
   // backward meets the last parameters first
@@ -196,6 +197,7 @@ void DataParallel::State::begin_forward() {
                      "the last backward on rank {} ended before its gradients were reduced, other "
                      "ranks wait for them: make a new group",
                      group_.rank());
+  for (auto& p : parameters_) p.was_ready = false;
   if (without_gradient_.empty()) return;
   std::vector<std::string> names;
   for (const auto i : without_gradient_) names.push_back(parameters_[i].name);
@@ -217,6 +219,7 @@ void DataParallel::State::ready(size_t index) {
   HALCYON_CHECK(p.bucket >= launched_, kOperation,
                 "expected one gradient a backward, got another for {}", p.name);
   const bool is_first = !std::exchange(p.is_ready, true);
+  p.was_ready = true;
   put(index);
   if (is_first) --buckets_[p.bucket].missing;
   while (launched_ < buckets_.size() && buckets_[launched_].missing == 0) launch(launched_);
@@ -227,10 +230,12 @@ void DataParallel::State::ready(size_t index) {
 void DataParallel::State::put(size_t index) {
   const auto& p = parameters_[index];
   const auto& gradient = p.tensor.grad();
-  const bool mark = options_.find_unused_parameters ? gradient.defined() : !p.is_ready;
+  const bool mark = options_.find_unused_parameters ? gradient.defined() : !p.was_ready;
   buckets_[p.bucket].gradients.put(p.place, gradient, mark);
 }
 
+// A checkpoint with a backward of its own (reentrant) inside that of the model, met first, is
+// reduced when it ends, the rest with it once more: the mean of what is equal already stays.
 void DataParallel::State::begin_backward() {
   running_ = true;
   launched_ = 0;

@@ -38,7 +38,8 @@ int64_t axis_of(const at::Tensor& x, int64_t dim, const std::string& operation) 
 // weight, bias or running statistics: their checks, and that all ranks have them or none.
 void agree_on(Agreement& agreement, const char* name, const MaybeTensor& t, at::IntArrayRef shape,
               const at::Tensor& x, const std::string& operation) {
-  agreement.same(name, is_given(t) ? static_cast<int64_t>(t->scalar_type()) + 1 : int64_t{0});
+  agreement.same(fmt::format("dtype of {}", name).c_str(),
+                 is_given(t) ? t->scalar_type() : at::ScalarType::Undefined);
   if (!is_given(t)) return;
   HALCYON_CHECK(t->sizes() == shape, operation, "expected {} of shape ({}), got {}", name,
                 fmt::join(shape, ", "), describe(*t));
@@ -65,6 +66,8 @@ at::Tensor with_affine(const at::Tensor& values, const MaybeTensor& weight, cons
     out = values * shaped(weight);
   } else if (is_given(bias)) {
     out = values + shaped(bias);
+  } else if (values.requires_grad() && values.scalar_type() == x.scalar_type()) {
+    out = values.clone();  // the backward needs the values, the caller may write into the result
   }
   return out.to(x.scalar_type());
 }

@@ -68,6 +68,28 @@ TEST(DataParallel, NamesADeadPeer) {
   }
 }
 
+TEST(DataParallel, ABackwardThatBreaksOffIsNotGoneOnFrom) {
+  std::vector<std::string> texts(2);
+  test::on_ranks(2, [&](const Group& group) {
+    auto net = network();
+    DataParallel parallel(named(*net), group, {.bucket_bytes = 1});
+    if (group.rank() == 1) {
+      net->parameters()[0].register_hook(
+          [](const at::Tensor&) -> at::Tensor { throw std::runtime_error("broken off"); });
+    }
+    try {
+      net->forward(samples(0)).sum().backward();
+    } catch (const std::exception& e) {
+      texts[group.rank()] = e.what();
+    }
+    if (group.rank() == 0) return;
+    EXPECT_THROW(parallel.begin_forward(), Error);
+  });
+  EXPECT_TRUE(texts[0].starts_with("[DataParallel backward] rank 0: no answer from rank 1"))
+      << texts[0];
+  EXPECT_EQ(texts[1], "broken off");
+}
+
 TEST(DataParallel, LeavesNoHookBehind) {
   auto net = network();
   { const DataParallel parallel(named(*net), Group::alone()); }

@@ -303,3 +303,73 @@ def test_alone_and_wrong_types():
         parallel.DataParallel(torch.nn.Tanh())
     with pytest.raises(ValueError, match="bucket_bytes"):
         parallel.DataParallel(network(), bucket_bytes=0)
+
+
+def checkpointed(x, reentrant):
+    torch.manual_seed(0)
+    model = parallel.DataParallel(Checkpointed(reentrant), bucket_bytes=1)
+    for _ in range(2):
+        model.zero_grad()
+        model(x[rank()].clone().requires_grad_()).sum().backward()
+    model(x[rank()])
+    return [one.grad for one in model.parameters()]
+
+
+class Checkpointed(torch.nn.Module):
+    def __init__(self, reentrant):
+        super().__init__()
+        self.first, self.middle, self.last = (torch.nn.Linear(3, 3).double() for _ in range(3))
+        self.reentrant = reentrant
+
+    def forward(self, x):
+        x = self.first(x).tanh()
+        return self.last(torch.utils.checkpoint.checkpoint(self.middle, x, use_reentrant=self.reentrant).tanh()).tanh()
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpoints(reentrant):
+    x = torch.randn(2, 5, 3, dtype=torch.float64)
+    torch.manual_seed(0)
+    one = Checkpointed(False)
+    (sum(one(part).sum() for part in x) / 2).backward()
+    for grads in returned(on_ranks(2, checkpointed, x, reentrant)):
+        for mine, wanted in zip(grads, one.parameters()):
+            torch.testing.assert_close(mine, wanted.grad)
+
+
+def twice(x):
+    """Without zero_grad, and through the same graph again: each backward adds its mean."""
+    model = parallel.DataParallel(network(), bucket_bytes=300)
+    out = model(x[rank()]).sum()
+    out.backward(retain_graph=True)
+    out.backward()
+    return [one.grad for one in model.parameters()]
+
+
+def test_backward_adds_to_what_is_there():
+    x = torch.randn(2, 5, 4, dtype=torch.float64)
+    one = network()
+    one(x.flatten(0, 1)).sum().backward()
+    for grads in returned(on_ranks(2, twice, x)):
+        for mine, wanted in zip(grads, one.parameters()):
+            torch.testing.assert_close(mine, wanted.grad)
+
+
+def in_half(x, dtype):
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 1, 1).float()).to(dtype)
+    model = parallel.DataParallel(model.to(memory_format=torch.channels_last))
+    model(x[rank()].to(dtype)).sum().backward()
+    local = [one.grad.clone() for one in model.parameters()]
+    with model.no_sync():
+        model.zero_grad()
+        model(x[rank()].to(dtype)).sum().backward()
+    return local, [one.grad for one in model.parameters()]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_half_types_and_channels_last(dtype):
+    results = returned(on_ranks(3, in_half, torch.randn(3, 2, 3, 6, 6), dtype))
+    for i, mean in enumerate(results[0][0]):
+        assert all(torch.equal(mean, one[0][i]) for one in results)
+        wanted = (sum(one[1][i].float() for one in results) / 3).to(dtype)
+        assert torch.equal(mean, wanted)

@@ -219,6 +219,19 @@ def test_a_gradient_wanted_on_one_rank_only(name, args):
     torch.testing.assert_close(grads[0], reference.grad[..., :4, :])
 
 
+def then_in_place(x):
+    mine = part(x).clone().requires_grad_()
+    parallel.group_norm(mine, 2).relu_().pow(2).sum().backward()
+    return mine.grad
+
+
+def test_the_result_may_be_written_into():
+    x, _, _ = tensors([2, 4, 7, 3], [1])
+    reference = leaf(x)
+    F.group_norm(reference, 2).relu().pow(2).sum().backward()
+    torch.testing.assert_close(torch.cat(returned(on_ranks(2, then_in_place, x)), -2), reference.grad)
+
+
 def called(name, xs, *args):
     own = [one[rank()] if isinstance(one, list) else one for one in args]
     keywords = own.pop() if own and isinstance(own[-1], dict) else {}
