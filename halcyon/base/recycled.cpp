@@ -27,7 +27,8 @@ class Pool {
  public:
   // The smallest that waits and is not more than a quarter too large, else a new one.
   Block take(size_t bytes) {
-    bytes = (bytes + kUnit - 1) / kUnit * kUnit;
+    const size_t unit = bytes >= kLargePage ? kLargePage : kUnit;
+    bytes = (bytes + unit - 1) / unit * unit;
     {
       const std::lock_guard lock(mutex_);
       const auto found = waiting_.lower_bound(bytes);
@@ -38,12 +39,10 @@ class Pool {
         return block;
       }
     }
-    const bool large = bytes >= kLargePage;
-    if (large) bytes = (bytes + kLargePage - 1) / kLargePage * kLargePage;
-    void* const memory = std::aligned_alloc(large ? kLargePage : kUnit, bytes);
+    void* const memory = std::aligned_alloc(unit, bytes);
     if (!memory) throw std::bad_alloc();
 #ifdef MADV_HUGEPAGE
-    if (large) madvise(memory, bytes, MADV_HUGEPAGE);
+    if (unit == kLargePage) madvise(memory, bytes, MADV_HUGEPAGE);
 #endif
     return {memory, bytes};
   }
