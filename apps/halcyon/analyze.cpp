@@ -7,6 +7,7 @@
 
 #include "apps/halcyon/commands.h"
 #include "apps/halcyon/pictures.h"
+#include "apps/halcyon/ranks.h"
 #include "halcyon/assimilation/analysis_run.h"
 
 namespace halcyon::cli {
@@ -20,15 +21,18 @@ struct Arguments {
 };
 
 void analyze(const Arguments& arguments, const std::string& command_line) {
+  const auto world = start_ranks();
+  const bool leads = world.group().rank() == 0;
   const auto run = config::load(arguments.run, arguments.overrides);
   const auto config = assimilation::AnalysisConfig::from(run);
   const auto plots = run.section_or_defaults("plots");
   if (arguments.dry_run) {
-    std::cout << "The configuration is valid.\n";
+    if (leads) std::cout << "The configuration is valid.\n";
     return;
   }
   config.tuning.apply();
-  const auto analysis = assimilation::analyse(config);
+  const auto analysis = assimilation::analyse(config, world.group());
+  if (!leads) return;
   auto products = assimilation::write_products(config, analysis, command_line);
   if (plots.optional<bool>("enabled", true)) {
     for (auto& picture : draw_analysis(config, analysis, config.series_station))
@@ -45,8 +49,10 @@ void analyze(const Arguments& arguments, const std::string& command_line) {
 
 void add_analyze(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
-  auto* command =
-      app.add_subcommand("analyze", "Assimilate observation files and write the analysis");
+  auto* command = app.add_subcommand(
+      "analyze",
+      "Assimilate observation files and write the analysis; over the ranks of torchrun, "
+      "mpirun or srun, which share the times (docs/parallel.md)");
   command->add_option("RUN", arguments->run, "YAML configuration (docs/north_america.md)")
       ->required();
   command->add_option("--set", arguments->overrides,

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "apps/halcyon/commands.h"
+#include "apps/halcyon/ranks.h"
 #include "halcyon/assimilation/regional_task.h"
 #include "halcyon/base/config.h"
 #include "halcyon/base/error.h"
@@ -14,7 +15,6 @@
 #include "halcyon/base/log.h"
 #include "halcyon/model/checkpoint.h"
 #include "halcyon/ops/tuning/config.h"
-#include "halcyon/parallel/launch.h"
 #include "halcyon/plots/graphs.h"
 #include "halcyon/training/trainer.h"
 
@@ -48,7 +48,7 @@ HealDA model_of(const assimilation::RegionalSystem& system, const config::Node& 
 }
 
 void train(const Arguments& arguments) {
-  const auto world = parallel::init();
+  const auto world = start_ranks();
   const bool leads = world.group().rank() == 0;
   const auto run = config::load(arguments.run, arguments.overrides);
   const auto file = config::load(run.input_file("system"));

@@ -14,6 +14,7 @@
 #include "halcyon/model/checkpoint.h"
 #include "halcyon/obs/bias.h"
 #include "halcyon/obs/reader.h"
+#include "halcyon/parallel/rows.h"
 #include "halcyon/state/read_fields.h"
 
 namespace halcyon::assimilation {
@@ -213,9 +214,19 @@ Reports controlled_reports(const AnalysisConfig& config, Background& background)
   return reports;
 }
 
+// Each rank's share of the times, then those of all.
+at::Tensor over_ranks(RegionalModel& network, const std::vector<DepartureSet>& batch,
+                      const parallel::Group& group) {
+  const auto count = static_cast<int64_t>(batch.size());
+  const auto starts = parallel::starts_of(parallel::split_sizes(count, group));
+  const auto mine = network.analyse_pixels(
+      {batch.begin() + starts[group.rank()], batch.begin() + starts[group.rank() + 1]});
+  return parallel::gather_rows(mine, 0, count, 0, group);
+}
+
 }  // namespace
 
-Analysis analyse(const AnalysisConfig& config) {
+Analysis analyse(const AnalysisConfig& config, const parallel::Group& group) {
   const auto& system = *config.system;
   Background background;
   const auto reports = controlled_reports(config, background);
@@ -266,7 +277,7 @@ Analysis analyse(const AnalysisConfig& config) {
   model->to(open_device(config.device), config.precision);
   model->prepare_inference();
   RegionalModel network(system, model);
-  const auto pixels = network.analyse_pixels(batch);
+  const auto pixels = over_ranks(network, batch, group);
   HALCYON_CHECK_KIND(pixels.isfinite().all().item<bool>(), numerics, "analyze",
                      "{}: the network's analysis is not finite", config.checkpoint.string());
   const auto departure = system.to_grid.apply(pixels);

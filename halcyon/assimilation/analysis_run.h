@@ -12,6 +12,7 @@
 #include "halcyon/obs/quality_control.h"
 #include "halcyon/obs/table.h"
 #include "halcyon/ops/tuning/config.h"
+#include "halcyon/parallel/group.h"
 #include "halcyon/state/fields.h"
 
 namespace halcyon::assimilation {
@@ -53,8 +54,11 @@ struct Analysis {
 };
 
 // Observations to analyses. Times whose window holds no usable report get the analysis of no
-// observations, with a warning.
-Analysis analyse(const AnalysisConfig& config);
+// observations, with a warning. Over several ranks, each of which calls it alike, every rank runs
+// the network for its share of the times and has the whole analysis: the same bits as one process
+// has, where the times of a rank fill its batches.
+Analysis analyse(const AnalysisConfig& config,
+                 const parallel::Group& group = parallel::Group::alone());
 
 // The products in config.output: analysis_latlon.nc, analysis_healpix.nc, feedback.nc and run.json
 // (the record: arguments, resolved configuration, checkpoint and input hashes, versions, counts).

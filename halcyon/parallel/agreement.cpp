@@ -10,6 +10,7 @@
 
 #include "halcyon/base/error.h"
 #include "halcyon/base/recycled.h"
+#include "halcyon/parallel/companion.h"
 
 namespace halcyon::parallel {
 namespace {
@@ -129,6 +130,7 @@ size_t Agreement::each(int64_t value) {
 
 void Agreement::post() {
   if (group_.size() == 1) return;
+  meet(group_, operation_);
   const auto device = header_device(group_);
   auto mine = at::zeros({kWords}, at::kLong);
   auto* const words = mine.mutable_data_ptr<int64_t>();

@@ -3,10 +3,14 @@
 
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 
+#include <sched.h>
+
+#include <algorithm>
 #include <atomic>
 #include <thread>
 
 #include "halcyon/base/error.h"
+#include "halcyon/parallel/companion.h"
 
 namespace halcyon::parallel {
 namespace {
@@ -40,12 +44,13 @@ Traffic traffic() {
 }
 
 bool has_cores_to_overlap(const Group& group) {
+  if (queues_of(group)) return true;  // nobody else's thread takes part
   static const int64_t cores = std::thread::hardware_concurrency();
   return cores >= 2 * group.size();  // all of them may be on this machine
 }
 
-Exchange::Exchange(Group group, std::string operation, int64_t tag)
-    : group_(std::move(group)), operation_(std::move(operation)), tag_(tag) {}
+Exchange::Exchange(Group group, std::string operation, int64_t tag, bool counted)
+    : group_(std::move(group)), operation_(std::move(operation)), tag_(tag), counted_(counted) {}
 
 Exchange::~Exchange() {
   abandon();
@@ -65,6 +70,8 @@ void Exchange::post() {
   begun_ = Clock::now();
   if (receives_.empty() && sends_.empty()) return;
   const auto& any = receives_.empty() ? sends_.front().tensor : receives_.front().tensor;
+  if (any.device().is_cpu()) queues_ = queues_of(group_);
+  if (queues_) return post_shared();
   const auto backend = group_.backend(any.device().type());
   // NCCL takes what belongs together as one launch; between the two ends it matches by order
   const bool together = backend->supportsCoalescing();
@@ -85,10 +92,13 @@ void Exchange::post() {
   } catch (const std::exception& e) {
     fail(peer, e.what());
   }
-  for (const auto& message : sends_) count(message.tensor);
+  for (const auto& message : sends_) {
+    if (counted_) count(message.tensor);
+  }
 }
 
 void Exchange::wait() {
+  if (queues_) return wait_shared();
   // receives first: theirs are the errors that name who is missing
   for (auto& [peer, work] : pending_) {
     bool done = false;
@@ -105,12 +115,86 @@ void Exchange::wait() {
 
 void Exchange::fail(int64_t peer, const std::string& why) {
   abandon();
+  if (queues_) queues_->leave();
   throw Error(ErrorKind::communication,
               fmt::format("[{}] rank {}: no answer from rank {} after {:.1f} s: {}", operation_,
                           group_.rank(), peer, seconds_since(begun_), first_line(why)));
 }
 
+void Exchange::post_shared() {
+  if (queues_->is_over()) {
+    fail(receives_.empty() ? sends_.front().peer : receives_.front().peer,
+         "the group ended with an earlier failure");
+  }
+  for (const auto& [peer, tensor] : receives_) {
+    shared_receives_.push_back(
+        {peer, tag_, static_cast<unsigned char*>(tensor.mutable_data_ptr()), tensor.nbytes()});
+  }
+  for (auto& receive : shared_receives_) queues_->post(receive);
+  for (const auto& [peer, tensor] : sends_) {
+    shared_sends_.push_back(
+        {peer, tag_, static_cast<const unsigned char*>(tensor.const_data_ptr()), tensor.nbytes()});
+    if (counted_) count(tensor);
+  }
+  for (auto& send : shared_sends_) sending_.push_back(&send);
+  queues_->progress(sending_);
+}
+
+// Looks for what came, a while without sleeping: a peer that works at the same is soon done.
+void Exchange::wait_shared() {
+  constexpr auto kAwake = std::chrono::microseconds(50);
+  constexpr int kNapMilliseconds = 50;
+  const auto waiting_since = Clock::now();
+  auto last_seen = waiting_since;
+  auto next_look = last_seen + std::chrono::milliseconds(100);
+  for (;;) {
+    const auto bell = queues_->bell();
+    const bool moved = queues_->progress(sending_);
+    const auto missing = std::find_if(shared_receives_.begin(), shared_receives_.end(),
+                                      [](const auto& receive) { return !receive.done; });
+    const bool is_received = missing == shared_receives_.end();
+    if (is_received && sending_.empty()) break;
+    const auto now = Clock::now();
+    if (moved) {
+      last_seen = now;
+      continue;
+    }
+    const auto peer = is_received ? sending_.front()->peer : missing->peer;
+    if (now - last_seen < kAwake) {
+      sched_yield();
+      continue;
+    }
+    if (now >= next_look) {
+      next_look = now + std::chrono::milliseconds(100);
+      // what it sent before it left is read first
+      if (queues_->has_left(peer) && !queues_->progress(sending_)) {
+        fail(peer, "it has ended or left the group");
+      }
+    }
+    if (seconds_since(waiting_since) > timeout_seconds()) fail(peer, "timed out");
+    queues_->sleep(bell, kNapMilliseconds);
+  }
+  for (const auto& receive : shared_receives_) {
+    if (receive.expected > receive.bytes) {
+      fail(receive.peer, fmt::format("expected a message of {} bytes, got one of {}", receive.bytes,
+                                     receive.expected));
+    }
+  }
+  shared_receives_.clear();
+  shared_sends_.clear();
+}
+
+double Exchange::timeout_seconds() const {
+  const auto options = group_.backend(c10::kCPU)->getBackendOptions();
+  return std::chrono::duration<double>(options->timeout).count();
+}
+
 void Exchange::abandon() noexcept {
+  for (auto& receive : shared_receives_) {
+    if (!receive.done) queues_->withdraw(receive);
+  }
+  shared_receives_.clear();
+  sending_.clear();
   for (auto& [peer, work] : pending_) {
     try {
       if (work && !work->isCompleted()) work->abort();

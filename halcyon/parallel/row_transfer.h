@@ -27,8 +27,8 @@ struct RowTransfer {
   std::vector<std::vector<Run>> asked;  // by rank: what it asks of this one
   int64_t fold_dim = 0, fold_shift = 0;
   at::Tensor sign;  // undefined: one
-  // What came with the agreement already, by owner, and what went: rows [first, first + rows) of the
-  // owner's. For the first forward alone: a second derivative moves them anew.
+  // What came with the agreement already, by owner, and what went: rows [first, first + rows) of
+  // the owner's. For the first forward alone: a second derivative moves them anew.
   struct Piece {
     int64_t first;
     int64_t rows;

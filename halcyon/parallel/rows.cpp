@@ -14,6 +14,8 @@
 namespace halcyon::parallel {
 namespace {
 
+constexpr int64_t kFarthest = int64_t{1} << 40;  // so that no sum of row numbers overflows
+
 // The fold, after its checks.
 struct Pole {
   int64_t dim = 0;
@@ -51,6 +53,12 @@ Pole pole_of(const at::Tensor& x, int64_t dim, const Fold& fold, const std::stri
   }
   pole.sign = sign.detach().to(x.options());
   return pole;
+}
+
+void agree_on_sign(Agreement& agreement, const at::Tensor& sign) {
+  const auto bits = sign.defined() ? sign.cpu().contiguous() : at::Tensor();
+  agreement.same_bits("fold_sign", sign.defined() ? bits.const_data_ptr() : nullptr,
+                      sign.defined() ? bits.nbytes() : 0);
 }
 
 // The folded rows of a result at both ends, as they lie on the ranks along the longitudes: each
@@ -130,6 +138,10 @@ at::Tensor gather_rows_as(const at::Tensor& given, const RowRequest& request, in
     agreement.same("dim", t.dim);
     edge = edge_of(request.edge_name, operation);
     agreement.same("edge", request.edge_name);
+    for (const auto reach : {request.lo, request.hi, request.before, request.after}) {
+      HALCYON_CHECK(-kFarthest <= reach && reach <= kFarthest, operation,
+                    "expected rows within {} of the axis' ends, got {}", kFarthest, reach);
+    }
     if (request.kind == RowRequest::halo) {
       HALCYON_CHECK(request.before >= 0 && request.after >= 0, operation,
                     "expected a halo_width of no rows or more, got {} before and {} after",
@@ -146,6 +158,8 @@ at::Tensor gather_rows_as(const at::Tensor& given, const RowRequest& request, in
       t.sign = pole.sign;
       if (!pole.group || pole.group->size() == 1) t.fold_shift = given.size(pole.dim) / 2;
       agreement.same("fold_dim", pole.dim);
+      agreement.same("size of fold_group", pole.group ? pole.group->size() : 1);
+      agree_on_sign(agreement, pole.sign);
     }
     rows_at = agreement.each(given.size(t.dim));
     lo_at = agreement.each(request.lo);

@@ -52,6 +52,10 @@ void TrainingRanks::begin_step() {
   if (data_parallel_) data_parallel_->begin_forward();
 }
 
+void TrainingRanks::set_last(bool is_last) {
+  if (data_parallel_) data_parallel_->set_synchronise(is_last);
+}
+
 TrainingRanks::Step TrainingRanks::agree(int64_t step, double loss, int64_t samples, bool stop,
                                          const std::function<void()>& failure) {
   parallel::Agreement agreement(group_, kOperation);

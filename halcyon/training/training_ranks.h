@@ -39,7 +39,7 @@ class TrainingRanks {
   };
   void begin_step();
   // The gradient of the micro-batch that comes next stays on this rank, or is reduced.
-  void set_last(bool is_last) { data_parallel_->set_synchronise(is_last); }
+  void set_last(bool is_last);
   // Before the last backward. failure: what this rank's part of the step threw, if anything; it is
   // thrown on every rank. loss: the sum over this rank's micro-batches.
   Step agree(int64_t step, double loss, int64_t samples, bool stop,
