@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "halcyon/parallel/exchange.h"
 #include "halcyon/parallel/rows.h"
 #include "python/bind_module.h"
 #include "python/bindings.h"
@@ -45,6 +46,10 @@ void add_parallel(py::module_& parent) {
   m.def(
       "split_sizes", [](int64_t n, const Group& group) { return parallel::split_sizes(n, group); },
       arg("n"), arg("group"));
+  m.def("traffic", [] {
+    const auto [messages, bytes] = parallel::traffic();
+    return std::pair(messages, bytes);
+  });
   add_rows(m);
   add_parallel_data(m);
   add_parallel_reshard(m);

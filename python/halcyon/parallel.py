@@ -22,6 +22,11 @@ def split_sizes(n, group=None):
     return _parallel.split_sizes(n, group)
 
 
+def traffic():
+    """(messages, bytes) that this process has sent to others in this module's functions since it began."""
+    return _parallel.traffic()
+
+
 def _is_int(value):
     return isinstance(value, int) and not isinstance(value, bool)
 
