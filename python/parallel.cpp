@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "halcyon/parallel/agreement.h"
 #include "halcyon/parallel/exchange.h"
 #include "halcyon/parallel/rows.h"
 #include "python/bind_module.h"
@@ -50,6 +51,16 @@ void add_parallel(py::module_& parent) {
     const auto [messages, bytes] = parallel::traffic();
     return std::pair(messages, bytes);
   });
+  // What Python finds wrong with this rank's arguments, on every rank.
+  m.def(
+      "refuse",
+      [](const std::string& operation, const std::string& what, const Group& group) {
+        parallel::Agreement agreement(group, operation);
+        agreement.prepare([&] { throw Error(ErrorKind::argument, what); });
+        agreement.post();
+        agreement.finish();
+      },
+      arg("operation"), arg("what"), arg("group"), Unlocked());
   add_rows(m);
   add_parallel_data(m);
   add_parallel_reshard(m);

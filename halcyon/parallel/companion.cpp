@@ -44,23 +44,29 @@ int64_t process_namespace() {
 std::unique_ptr<SharedQueues> queues_over(const Group& group, const std::string& operation) {
   const auto me = group.rank(), ranks = group.size();
   std::unique_ptr<SharedSegment> segment;
-  auto name = at::zeros({kNameBytes}, at::kByte);
-  auto* const text = static_cast<char*>(name.mutable_data_ptr());
+  // all tell all, so that a rank that is missing is named by each
+  std::vector<at::Tensor> names;
+  for (int64_t r = 0; r < ranks; ++r) names.push_back(at::zeros({kNameBytes}, at::kByte));
   const auto numbers = process_namespace();
   auto theirs = numbers;
   {
-    Exchange exchange(group, operation, kNameTag, /*counted=*/false);
     if (me == 0) {
+      auto* const own = static_cast<char*>(names[0].mutable_data_ptr());
       if (is_wanted()) segment = SharedSegment::create(ranks);
-      if (segment) std::strncpy(text, segment->name().c_str(), kNameBytes - sizeof numbers - 1);
-      std::memcpy(text + kNameBytes - sizeof numbers, &numbers, sizeof numbers);
-      for (int64_t r = 1; r < ranks; ++r) exchange.send(r, name);
-    } else {
-      exchange.receive(0, name);
+      if (segment) std::strncpy(own, segment->name().c_str(), kNameBytes - sizeof numbers - 1);
+      std::memcpy(own + kNameBytes - sizeof numbers, &numbers, sizeof numbers);
+    }
+    Exchange exchange(group, operation, kNameTag, /*counted=*/false);
+    for (int64_t r = 0; r < ranks; ++r) {
+      if (r != me) exchange.receive(r, names[r]);
+    }
+    for (int64_t r = 0; r < ranks; ++r) {
+      if (r != me) exchange.send(r, names[me]);
     }
     exchange.post();
     exchange.wait();
   }
+  auto* const text = static_cast<char*>(names[0].mutable_data_ptr());
   std::memcpy(&theirs, text + kNameBytes - sizeof theirs, sizeof theirs);
   text[kNameBytes - sizeof theirs - 1] = 0;
   const bool same = theirs == numbers && numbers != 0;

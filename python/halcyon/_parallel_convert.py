@@ -2,8 +2,10 @@
 """convert: a model of torch.nn on a sharded axis."""
 
 import copy as _copy
+import functools as _functools
 from dataclasses import dataclass as _dataclass, field as _field
 
+import torch as _torch
 from torch import nn as _nn
 
 from . import parallel as _parallel
@@ -128,6 +130,7 @@ _LISTS = (_nn.ParameterList, _nn.ParameterDict)
 # layers that are not leaves, and mix positions by their own forward
 _MIXING_PARENTS = (_nn.MultiheadAttention, _nn.Transformer, _nn.TransformerEncoder, _nn.TransformerDecoder,
                    _nn.TransformerEncoderLayer, _nn.TransformerDecoderLayer)
+_POINTWISE = "1x1 convolution: every position by itself"
 _NOT_KNOWN = ("mixes positions, or may do so, and has no domain-parallel form: it sees this rank's part only")
 
 
@@ -135,6 +138,19 @@ def _is_pointwise(module):
     return all(k == 1 and s == 1 for k, s in zip(module.kernel_size, module.stride)) and \
         (isinstance(module.padding, str) or not any(module.padding)) and \
         not any(getattr(module, "output_padding", (0,)))
+
+
+def _forward_pointwise(module, x):
+    """The forward of a 1x1 convolution, also on a rank without rows, which torch refuses."""
+    forward = _functools.partial(type(module).forward, module)
+    empty = [axis for axis in range(-_dims(module), 0) if x.shape[axis] == 0]
+    if not empty:
+        return forward(x)
+    ends = [int(axis in empty) for axis in range(-1, -_dims(module) - 1, -1)]
+    y = forward(_torch.nn.functional.pad(x, [number for end in ends for number in (0, end)]))
+    for axis in empty:
+        y = y.narrow(axis, 0, 0)
+    return y
 
 
 def _form_of(module):
@@ -152,7 +168,7 @@ def _why_not(module, base, dim):
     if issubclass(base, (_nn.Conv1d, _nn.Conv2d, _nn.Conv3d, _nn.ConvTranspose1d, _nn.ConvTranspose2d,
                          _nn.ConvTranspose3d)):
         if _is_pointwise(module):
-            return "1x1 convolution: every position by itself"
+            return _POINTWISE
     if _FORMS[base] in (_Conv, _ConvTranspose, _Pool) and dim < 0 and -dim > _dims(module):
         return f"{_NOT_KNOWN} (dim {dim} is no spatial axis of {base.__name__})"
     if getattr(module, "return_indices", False):
@@ -221,6 +237,8 @@ def convert(module, group=None, dim=-2):
             reason = "is domain-parallel already"
         elif base is not None:
             reason = _why_not(one, base, dim)
+            if reason == _POINTWISE:
+                one.forward = _functools.partial(_forward_pointwise, one)
             if reason is None:
                 new = _converted(one, base, group, dim)
                 kind = type(new).__name__

@@ -6,6 +6,7 @@ import contextlib
 import torch
 
 from . import _C
+from ._parallel_agreed import refuse
 
 
 class DataParallel(torch.nn.Module):
@@ -17,11 +18,15 @@ class DataParallel(torch.nn.Module):
     def __init__(self, module, group=None, *, bucket_bytes=25 << 20, find_unused_parameters=False):
         super().__init__()
         if not isinstance(module, torch.nn.Module):
-            raise TypeError(f"[DataParallel] expected module as a torch.nn.Module, got {type(module).__name__}")
+            refuse("DataParallel", group,
+                   TypeError(f"[DataParallel] expected module as a torch.nn.Module, got {type(module).__name__}"))
         self.module = module
         parameters = [(name, one) for name, one in module.named_parameters() if one.requires_grad]
         others = [one for one in module.parameters() if not one.requires_grad] + list(module.buffers())
-        self._core = _C.parallel.DataParallel(parameters, group, bucket_bytes, find_unused_parameters, others)
+        try:
+            self._core = _C.parallel.DataParallel(parameters, group, bucket_bytes, find_unused_parameters, others)
+        except TypeError as error:
+            refuse("DataParallel", group, error)
 
     @property
     def sample_count(self):

@@ -6,6 +6,7 @@ group is a torch.distributed.ProcessGroup; None is the default group, or this pr
 import torch as _torch
 
 from . import _C
+from ._parallel_agreed import collective as _collective
 from ._parallel_data import DataParallel  # noqa: F401
 from ._parallel_norms import batch_norm, group_norm, layer_norm, reduce_gradients  # noqa: F401
 from ._parallel_reshard import gather, shard, shard_t, shard_x  # noqa: F401
@@ -38,15 +39,31 @@ def _halo_width(operation, value):
     return tuple(values)
 
 
+@_collective
 def gather_rows(x, lo, hi, dim=-2, group=None, edge="zero", *, fold_dim=-1, fold_group=None, fold_sign=1.0):
     """Rows [lo, hi) of the global axis dim, this rank's own choice."""
-    return _parallel.gather_rows(x, lo, hi, dim, group, edge, fold_dim, fold_group, fold_sign)
+    return lambda: _parallel.gather_rows(x, lo, hi, dim, group, edge, fold_dim, fold_group, fold_sign)
 
 
+@_collective
 def halo_exchange(x, halo_width, dim=-2, group=None, edge="zero", *, fold_dim=-1, fold_group=None, fold_sign=1.0):
     """This rank's rows of the axis dim with those before and after them."""
-    return _parallel.halo_exchange(x, _halo_width("halo_exchange", halo_width), dim, group, edge, fold_dim, fold_group,
-                                   fold_sign)
+    width = _halo_width("halo_exchange", halo_width)
+    return lambda: _parallel.halo_exchange(x, width, dim, group, edge, fold_dim, fold_group, fold_sign)
+
+
+class _Groups:
+    """The groups of a module. A copy speaks of the same; they cannot be written to a file, so what is read back means
+    the default group."""
+
+    def __init__(self, group=None, fold_group=None):
+        self.group, self.fold_group = group, fold_group
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        return _Groups, ()
 
 
 class HaloExchange(_torch.nn.Module):
@@ -55,12 +72,20 @@ class HaloExchange(_torch.nn.Module):
     def __init__(self, halo_width, dim=-2, edge="zero", group=None, *, fold_dim=-1, fold_group=None, fold_sign=1.0):
         super().__init__()
         _halo_width("HaloExchange", halo_width)
-        self.halo_width, self.dim, self.edge, self.group = halo_width, dim, edge, group
-        self.fold_dim, self.fold_group, self.fold_sign = fold_dim, fold_group, fold_sign
+        self.halo_width, self.dim, self.edge = halo_width, dim, edge
+        self.fold_dim, self.fold_sign, self._groups = fold_dim, fold_sign, _Groups(group, fold_group)
 
     def forward(self, x):
         return halo_exchange(x, self.halo_width, self.dim, self.group, self.edge, fold_dim=self.fold_dim,
                              fold_group=self.fold_group, fold_sign=self.fold_sign)
+
+    @property
+    def group(self):
+        return self._groups.group
+
+    @property
+    def fold_group(self):
+        return self._groups.fold_group
 
     @staticmethod
     def trim(x, halo_before, halo_after, dim=-2):

@@ -72,6 +72,7 @@ class Ranks:
     def __init__(self, size, timeout=60):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["torch", "numpy", "halcyon"])
+        os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # by which the server finds what it loads before
         self.folder = tempfile.TemporaryDirectory()
         store = os.path.join(self.folder.name, "store")
         self.pipes, self.processes = [], []
