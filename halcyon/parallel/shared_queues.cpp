@@ -178,9 +178,12 @@ void SharedQueues::withdraw(Receive& receive) noexcept {
 
 bool SharedQueues::progress(std::vector<Send*>& sends) {
   bool moved = false;
+  std::vector<bool> is_full(ranks_);
   for (auto* const send : sends) {
-    while (push(*send)) {
-      moved = true;
+    // a later message, whose frame is shorter, must not overtake
+    while (!is_full[send->peer]) {
+      is_full[send->peer] = !push(*send);
+      moved |= !is_full[send->peer];
       if (send->sent == send->bytes) break;
     }
   }

@@ -54,7 +54,9 @@ std::unique_ptr<SharedSegment> SharedSegment::create(int64_t ranks) {
     shm_unlink(name.c_str());
     return nullptr;
   }
-  return std::unique_ptr<SharedSegment>(new SharedSegment(name, ranks, memory));
+  std::unique_ptr<SharedSegment> segment(new SharedSegment(name, ranks, memory));
+  segment->is_to_be_removed_ = true;
+  return segment;
 }
 
 std::unique_ptr<SharedSegment> SharedSegment::open(const std::string& name, int64_t ranks) {
@@ -74,11 +76,13 @@ SharedSegment::SharedSegment(std::string name, int64_t ranks, void* memory)
     : name_(std::move(name)), ranks_(ranks), memory_(static_cast<unsigned char*>(memory)) {}
 
 SharedSegment::~SharedSegment() {
+  if (is_to_be_removed_) remove();
   munmap(memory_, size_of(ranks_));
 }
 
 void SharedSegment::remove() {
   shm_unlink(name_.c_str());
+  is_to_be_removed_ = false;
 }
 
 // Zeros, as the system gives them, are the beginning of every counter.

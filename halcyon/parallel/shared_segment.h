@@ -35,7 +35,8 @@ class SharedSegment {
   SharedSegment(const SharedSegment&) = delete;
   SharedSegment& operator=(const SharedSegment&) = delete;
 
-  // Of at most 63 characters; remove() when all have opened it, so that nothing is left behind.
+  // Of at most 63 characters; remove() when all have opened it, so that nothing is left behind even
+  // of processes that are killed. At the latest its maker's end removes it.
   const std::string& name() const { return name_; }
   void remove();
 
@@ -51,6 +52,7 @@ class SharedSegment {
   std::string name_;
   int64_t ranks_;
   unsigned char* memory_;
+  bool is_to_be_removed_ = false;
 };
 
 // Whether a process of this machine lives; one that has ended and waits for its parent does not.
