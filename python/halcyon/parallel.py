@@ -3,6 +3,8 @@
 
 group is a torch.distributed.ProcessGroup; None is the default group, or this process alone."""
 
+import operator as _operator
+
 import torch as _torch
 
 from . import _C
@@ -29,14 +31,14 @@ def traffic():
 
 
 def _is_int(value):
-    return isinstance(value, int) and not isinstance(value, bool)
+    return hasattr(value, "__index__") and not isinstance(value, (bool, _torch.Tensor))
 
 
 def _halo_width(operation, value):
     values = (value, value) if _is_int(value) else value
     if not isinstance(values, (tuple, list)) or len(values) != 2 or not all(map(_is_int, values)):
         raise ValueError(f"[{operation}] expected halo_width as an int or two, (before, after), got {value!r}")
-    return tuple(values)
+    return tuple(map(_operator.index, values))
 
 
 @_collective

@@ -348,6 +348,8 @@ def test_a_silent_rank(pool, name):
     results = results_of(pool, silent, name, 1)
     check_told(results, name, 1, pool)
     assert all("from rank 1 after 2." in results[index][1] for index in (0, 2)), results
+    left = [name for name in os.listdir("/dev/shm") for process in pool.processes if f"-{process.pid}-" in name]
+    assert not left, left
 
 
 @pytest.mark.parametrize("name", ["halo_exchange", "gather", "layer_norm"])
