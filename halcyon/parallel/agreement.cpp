@@ -279,8 +279,8 @@ int64_t Agreement::of(int64_t rank, size_t index) const {
 }
 
 std::vector<int64_t> Agreement::of_all(size_t index) const {
-  std::vector<int64_t> values;
-  for (int64_t r = 0; r < group_.size(); ++r) values.push_back(of(r, index));
+  std::vector<int64_t> values(group_.size());
+  for (int64_t r = 0; r < group_.size(); ++r) values[r] = of(r, index);
   return values;
 }
 

@@ -35,7 +35,7 @@ at::Tensor grouped(const at::Tensor& t, int64_t groups) {
 // Queries first_query, first_query + 1, ... against keys 0, 1, ...
 at::Tensor scores_of(const at::Tensor& query, const at::Tensor& key, double scale, bool causal,
                      int64_t first_query) {
-  const auto scores = at::matmul(query * scale, key.transpose(-1, -2));
+  auto scores = at::matmul(query * scale, key.transpose(-1, -2));
   if (!causal) return scores;
   const auto seen = at::ones({scores.size(-2), scores.size(-1)}, scores.options().dtype(at::kBool))
                         .tril(first_query);

@@ -46,6 +46,7 @@ std::unique_ptr<SharedQueues> queues_over(const Group& group, const std::string&
   std::unique_ptr<SharedSegment> segment;
   // all tell all, so that a rank that is missing is named by each
   std::vector<at::Tensor> names;
+  names.reserve(ranks);
   for (int64_t r = 0; r < ranks; ++r) names.push_back(at::zeros({kNameBytes}, at::kByte));
   const auto numbers = process_namespace();
   auto theirs = numbers;

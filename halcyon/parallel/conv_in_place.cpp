@@ -117,7 +117,7 @@ struct ConvolveInPlace : torch::autograd::Function<ConvolveInPlace> {
       // the rows here are in the other convolution's weight gradient already
       auto inner_sizes = x.sizes().vec();
       inner_sizes[plan.dim] = 2 * w;
-      const auto inner = at::zeros(inner_sizes, x.options());
+      auto inner = at::zeros(inner_sizes, x.options());
       const auto stretches =
           stretches_of(halo, rows, plan, [&](int64_t, int64_t) { return inner; });
       std::tie(of_ends, weight_of_ends, std::ignore) =

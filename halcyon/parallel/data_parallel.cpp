@@ -200,6 +200,7 @@ void DataParallel::State::begin_forward() {
   for (auto& p : parameters_) p.was_ready = false;
   if (without_gradient_.empty()) return;
   std::vector<std::string> names;
+  names.reserve(without_gradient_.size());
   for (const auto i : without_gradient_) names.push_back(parameters_[i].name);
   without_gradient_.clear();
   throw_error(ErrorKind::argument, kOperation,

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "halcyon/base/error.h"
+#include "halcyon/base/log.h"
 #include "halcyon/parallel/companion.h"
 
 namespace halcyon::parallel {
@@ -198,7 +199,8 @@ void Exchange::abandon() noexcept {
   for (auto& [peer, work] : pending_) {
     try {
       if (work && !work->isCompleted()) work->abort();
-    } catch (const std::exception&) {  // not every backend can
+    } catch (const std::exception& e) {  // not every backend can
+      log::debug("[{}] rank {}: an operation goes on: {}", operation_, group_.rank(), e.what());
     }
   }
   pending_.clear();

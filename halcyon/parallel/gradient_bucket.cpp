@@ -17,6 +17,7 @@ namespace halcyon::parallel {
 GradientBucket::GradientBucket(std::vector<at::Tensor> parameters)
     : parameters_(std::move(parameters)) {
   std::vector<int64_t> sizes;
+  sizes.reserve(parameters_.size());
   for (const auto& p : parameters_) sizes.push_back(p.numel());
   starts_ = starts_of(sizes);
   const auto marks = static_cast<int64_t>(parameters_.size());
@@ -54,6 +55,7 @@ std::vector<bool> GradientBucket::marks() const {
   const auto words = flat_.narrow(0, starts_.back(), static_cast<int64_t>(parameters_.size()))
                          .to(at::kCPU, at::kDouble);
   std::vector<bool> marks;
+  marks.reserve(parameters_.size());
   for (size_t i = 0; i < parameters_.size(); ++i) {
     marks.push_back(words.const_data_ptr<double>()[i] != 0);
   }

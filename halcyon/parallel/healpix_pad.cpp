@@ -83,7 +83,7 @@ at::Tensor halo_values(const at::Tensor& strips_of_x, const Halo& halo, const at
                        const std::shared_ptr<const IndexTransfer>& transfer) {
   const auto device = strips_of_x.device();
   const auto table = move_indexed(strips_of_x, transfer);
-  const auto values = table.index_select(2, places.to(device));
+  auto values = table.index_select(2, places.to(device));
   const auto seconds = static_cast<int64_t>(halo.averaged.size());
   if (seconds == 0) return values;
   const auto firsts = values.size(2) - seconds;
@@ -142,6 +142,7 @@ at::Tensor healpix_pad(const at::Tensor& given, int64_t padding, const Group& gr
     wanted = numbers;
     places = inverse;
   }
+  entries.reserve(entries.size() + starts.size());
   for (const auto start : starts) entries.push_back(start * strips.size());
 
   const auto joined = joined_to_backward(given, any_grad);

@@ -64,6 +64,7 @@ void reduce_gradients(const std::vector<at::Tensor>& given, const Group& group,
   const c10::NoGradGuard data_only;
   for (const auto& members : cut_in_buckets(parameters, kBucketBytes)) {
     std::vector<at::Tensor> chosen;
+    chosen.reserve(members.size());
     for (const auto i : members) chosen.push_back(parameters[i]);
     GradientBucket bucket(chosen);
     for (size_t i = 0; i < chosen.size(); ++i) {

@@ -108,7 +108,7 @@ std::vector<RowTransfer::Piece> attached_to(int64_t peer, int64_t owner, int64_t
   int64_t bytes = 0;
   const auto add = [&](int64_t first, int64_t count) {
     if (count == 0) return;
-    int64_t size = count * static_cast<int64_t>(x.element_size());
+    int64_t size = count * x.element_size();
     for (int64_t i = 0; i < x.dim(); ++i) size *= i == t.dim ? 1 : x.size(i);
     bytes += size + 64;  // as they are padded
     pieces.push_back({first, count, {}});
@@ -170,6 +170,7 @@ at::Tensor gather_rows_as(const at::Tensor& given, const RowRequest& request, in
         const auto pieces =
             attached_to(r, group.rank(), given.size(t.dim), request, t, edge, given);
         std::vector<at::Tensor> rows;
+        rows.reserve(pieces.size());
         for (const auto& piece : pieces)
           rows.push_back(given.narrow(t.dim, piece.first, piece.rows));
         if (!rows.empty()) agreement.attach(r, std::move(rows));
@@ -213,7 +214,7 @@ at::Tensor gather_rows_as(const at::Tensor& given, const RowRequest& request, in
   }
   bool any_grad = false;
   for (const auto needs : agreement.of_all(grad_at)) any_grad |= needs != 0;
-  const auto out = move_rows(joined_to_backward(given, any_grad), transfer);
+  auto out = move_rows(joined_to_backward(given, any_grad), transfer);
   if (edge != Edge::fold || !pole.group || pole.group->size() == 1) return out;
   return rolled_over_ranks(out, t.dim, t.wanted, pole, operation);
 }

@@ -58,7 +58,7 @@ class AdamW : public Optimizer {
     return training::clip_gradients(parameters_, max_norm);
   }
 
-  const NamedTensors& parameters() const { return parameters_; }
+  const NamedTensors& parameters() const override { return parameters_; }
   bool decays(std::size_t parameter) const { return decays_[parameter]; }
   // "m.<name>" and "v.<name>": the moments themselves, which a checkpoint copies from and into.
   std::map<std::string, at::Tensor> state() const;

@@ -175,8 +175,8 @@ TEST(ShardedAdamW, MismatchIsAnErrorOnEveryRank) {
   test::on_ranks(2, [&](const Group& group) {
     auto net = network();
     try {
-      const training::ShardedAdamW optimizer(*net, {.weight_decay = 0.1 * static_cast<double>(group.rank())},
-                                   group);
+      const training::ShardedAdamW optimizer(
+          *net, {.weight_decay = 0.1 * static_cast<double>(group.rank())}, group);
     } catch (const Error& e) {
       texts[group.rank()] = e.what();
     }
