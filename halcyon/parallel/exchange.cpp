@@ -152,7 +152,7 @@ void Exchange::wait_shared() {
     const auto bell = queues_->bell();
     const bool moved = queues_->progress(sending_);
     const auto missing = std::find_if(shared_receives_.begin(), shared_receives_.end(),
-                                      [](const auto& receive) { return !receive.done; });
+                                      [](auto& receive) { return !receive.is_done(); });
     const bool is_received = missing == shared_receives_.end();
     if (is_received && sending_.empty()) break;
     const auto now = Clock::now();
@@ -192,7 +192,7 @@ double Exchange::timeout_seconds() const {
 
 void Exchange::abandon() noexcept {
   for (auto& receive : shared_receives_) {
-    if (!receive.done) queues_->withdraw(receive);
+    if (!receive.is_done()) queues_->withdraw(receive);
   }
   shared_receives_.clear();
   sending_.clear();

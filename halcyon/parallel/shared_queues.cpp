@@ -148,8 +148,8 @@ void SharedQueues::deliver(int64_t peer, const Frame& frame, uint64_t at) {
   receive.received += frame.bytes;
   if (receive.received < receive.expected) return;
   posted_.erase(waiting);
-  receive.done = true;
-  ring_bell(rank_);  // it may be another thread's
+  receive.set_done();  // from here on the receive may be gone
+  ring_bell(rank_);    // it may be another thread's
 }
 
 // A message that came before it was waited for, if it is there whole.
@@ -202,7 +202,7 @@ bool SharedQueues::progress(std::vector<Send*>& sends) {
       continue;
     }
     posted_.erase(posted_.begin() + static_cast<std::ptrdiff_t>(i));
-    receive.done = true;
+    receive.set_done();  // from here on the receive may be gone
     moved = true;
     ring_bell(rank_);
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -31,7 +32,10 @@ class SharedQueues {
     unsigned char* data;
     size_t bytes;
     size_t expected = 0, received = 0;  // of the message that is coming
-    bool begun = false, done = false;
+    bool begun = false;
+    bool done = false;  // set by whichever thread of this rank reads the last frame
+    bool is_done() { return std::atomic_ref(done).load(std::memory_order_acquire); }
+    void set_done() { std::atomic_ref(done).store(true, std::memory_order_release); }
   };
 
   // The memory stays where it is until the operation is over.
