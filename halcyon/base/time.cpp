@@ -6,15 +6,12 @@
 #include <utility>
 
 #include "halcyon/base/error.h"
+#include "halcyon/base/integers.h"
 
 namespace halcyon {
 namespace {
 
 constexpr int64_t kDay = 86400;
-
-int64_t floor_div(int64_t a, int64_t b) {
-  return a / b - (a % b < 0 ? 1 : 0);
-}
 
 bool is_leap(int64_t year) {
   return year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);

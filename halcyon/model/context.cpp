@@ -94,12 +94,9 @@ ContextLayout agree_on_context(const ContextParallel& context, const char* opera
                 "expected x of {} frames on all ranks together, got {} ({})", *frames, total,
                 fmt::join(layout->time, ", "));
   if (context.mode == kAllToAll) check_equal_parts(operation, *layout, pixels);
-  const auto needs = agreement.of_all(grad_at);
   ContextLayout agreed;
   agreed.frames = total;
-  agreed.any_requires_grad =
-      at::GradMode::is_enabled() &&
-      std::any_of(needs.begin(), needs.end(), [](auto need) { return need != 0; });
+  agreed.any_requires_grad = at::GradMode::is_enabled() && agreement.any(grad_at);
   if (context.group.size() > 1) agreed.ranks = layout;
   return agreed;
 }

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -11,6 +12,7 @@
 #include "halcyon/base/error.h"
 #include "halcyon/base/recycled.h"
 #include "halcyon/parallel/companion.h"
+#include "halcyon/parallel/tags.h"
 
 namespace halcyon::parallel {
 namespace {
@@ -21,10 +23,8 @@ constexpr int64_t kNameWords = 4, kValues = kName + kNameWords;
 constexpr int64_t kMagicNumber = 0x48414c4359304e31;  // another program, or another version
 constexpr int64_t kTextBytes = 1024;
 
-// Tags: headers and refusals have their own, operations count up. One count for all groups of this
-// process, which every agreement lifts to the highest of its ranks.
-constexpr int64_t kHeaderTag = 0x48414c00, kRefusalTag = kHeaderTag + 1, kFirstTag = 0x10000000,
-                  kTags = 0x20000000;
+// One count for all groups of this process, which every agreement lifts to the highest of its
+// ranks.
 std::atomic<int64_t> counter{0};
 
 constexpr int64_t kWord = sizeof(int64_t);
@@ -282,6 +282,11 @@ std::vector<int64_t> Agreement::of_all(size_t index) const {
   std::vector<int64_t> values(group_.size());
   for (int64_t r = 0; r < group_.size(); ++r) values[r] = of(r, index);
   return values;
+}
+
+bool Agreement::any(size_t index) const {
+  const auto all = of_all(index);
+  return std::any_of(all.begin(), all.end(), [](int64_t value) { return value != 0; });
 }
 
 std::string Agreement::show(Shown shown, int64_t value) {

@@ -71,6 +71,8 @@ class Agreement {
   // After finish().
   int64_t of(int64_t rank, size_t index) const;
   std::vector<int64_t> of_all(size_t index) const;
+  // Whether any rank's is not zero.
+  bool any(size_t index) const;
   // A number for the messages of this operation, the same on every rank and unlike those of the
   // group's operations under way.
   int64_t tag() const { return tag_; }

@@ -16,6 +16,7 @@
 #include "halcyon/parallel/index_transfer.h"
 #include "halcyon/parallel/row_transfer.h"
 #include "halcyon/parallel/sharded_operands.h"
+#include "halcyon/parallel/tags.h"
 
 namespace halcyon::parallel {
 namespace {
@@ -25,9 +26,6 @@ using torch::autograd::variable_list;
 
 constexpr auto kName = "scaled_dot_product_attention";
 constexpr int64_t kTokens = 2;  // the sharded axis
-
-// Tags of the keys and values on the way back; their gradients have the operation's own then.
-constexpr int64_t kAdjoint = 0x30000000;
 
 struct Problem {
   Group group;
@@ -279,7 +277,7 @@ at::Tensor scaled_dot_product_attention(const at::Tensor& query, const at::Tenso
   problem->causal = is_causal;
   problem->query_starts = starts_of(agreement.of_all(queries_at));
   problem->key_starts = starts_of(agreement.of_all(keys_at));
-  const auto any_grad = any_of(agreement, group, grad_at);
+  const auto any_grad = agreement.any(grad_at);
   const auto joined = [&](const at::Tensor& t) { return joined_to_backward(t, any_grad); };
   return RingAttention::apply(joined(query), joined(key), joined(value), Kept(problem));
 }

@@ -10,11 +10,11 @@
 #include <cstring>
 
 #include "halcyon/parallel/exchange.h"
+#include "halcyon/parallel/tags.h"
 
 namespace halcyon::parallel {
 namespace {
 
-constexpr int64_t kNameTag = 0x48414c10, kAnswerTag = kNameTag + 1;
 constexpr int64_t kNameBytes = 64;
 // A process group destroys its backends when it ends: what stands there for a kind of device that
 // nothing is moved on ends with it.

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "halcyon/base/error.h"
+#include "halcyon/ops/kept.h"
 #include "halcyon/parallel/conv_problem.h"
 
 // A convolution of stride 1 that keeps the number of rows, without a padded copy of x: the rows
@@ -92,7 +93,7 @@ struct ConvolveInPlace : torch::autograd::Function<ConvolveInPlace> {
     }
     ctx->save_for_backward({x, weight, halo});
     ctx->saved_data["bias"] = bias.has_value();
-    plan_of(*ctx) = kept;
+    Kept<Plan>::keep(*ctx, kept);
     return y;
   }
 
@@ -100,7 +101,8 @@ struct ConvolveInPlace : torch::autograd::Function<ConvolveInPlace> {
     const auto saved = ctx->get_saved_variables();
     const std::array<bool, 3> wanted{ctx->needs_input_grad(0), ctx->needs_input_grad(1),
                                      ctx->saved_data["bias"].toBool() && ctx->needs_input_grad(2)};
-    const auto& plan = *plan_of(*ctx);
+    const auto kept = Kept<Plan>::of(*ctx);
+    const auto& plan = *kept;
     auto [x, weight, bias] = at::GradMode::is_enabled()
                                  ? differentiable(grads[0], saved[0], saved[1], plan, wanted)
                                  : overlapped(grads[0], saved[0], saved[1], saved[2], plan, wanted);
@@ -149,15 +151,6 @@ struct ConvolveInPlace : torch::autograd::Function<ConvolveInPlace> {
     auto [of_x, of_weight, of_bias] = gradients(grad, padded, weight, plan, 0, wanted);
     if (wanted[0]) of_x = return_rows(of_x, plan.all);
     return {of_x, of_weight, of_bias};
-  }
-
-  struct Kept : torch::CustomClassHolder {
-    std::shared_ptr<const Plan> plan;
-  };
-  static std::shared_ptr<const Plan>& plan_of(AutogradContext& ctx) {
-    auto& slot = ctx.saved_data["plan"];
-    if (slot.isNone()) slot = c10::IValue::make_capsule(c10::make_intrusive<Kept>());
-    return static_cast<Kept*>(slot.toCapsule().get())->plan;
   }
 };
 

@@ -4,6 +4,7 @@
 
 #include "halcyon/base/describe.h"
 #include "halcyon/base/error.h"
+#include "halcyon/base/integers.h"
 #include "halcyon/parallel/conv.h"
 #include "halcyon/parallel/conv_problem.h"
 

@@ -8,6 +8,7 @@
 #include "halcyon/base/describe.h"
 #include "halcyon/base/error.h"
 #include "halcyon/parallel/agreement.h"
+#include "halcyon/parallel/axes.h"
 #include "halcyon/parallel/index_transfer.h"
 #include "halcyon/parallel/row_transfer.h"
 
@@ -18,14 +19,14 @@ constexpr auto kName = "gather_index";
 
 // The numbers that an index holds, each once and ascending, and where in them each entry of the
 // index is; -1, which is not among them, is behind the last.
-struct Wanted {
+struct WantedEntries {
   at::Tensor numbers, places;
   bool has_missing = false;
   int64_t least = 0, most = -1;
 };
 
-Wanted wanted_of(const at::Tensor& index) {
-  Wanted wanted;
+WantedEntries wanted_of(const at::Tensor& index) {
+  WantedEntries wanted;
   auto [numbers, places, counts] = at::_unique2(index.cpu().flatten(), true, true);
   if (numbers.numel() > 0) {
     wanted.least = numbers[0].item<int64_t>();
@@ -99,12 +100,9 @@ at::Tensor gather_index(const at::Tensor& x, const at::Tensor& index, int64_t di
   Agreement agreement(group, kName);
   int64_t dim = 0;
   size_t rows_at = 0, least_at = 0, most_at = 0, grad_at = 0;
-  Wanted wanted;
+  WantedEntries wanted;
   agreement.prepare([&] {
-    HALCYON_CHECK(x.defined(), kName, "expected a tensor x, got an undefined one");
-    HALCYON_CHECK(-x.dim() <= dim_given && dim_given < x.dim(), kName,
-                  "expected dim as an axis of x with {} axes, got {}", x.dim(), dim_given);
-    dim = dim_given < 0 ? dim_given + x.dim() : dim_given;
+    dim = axis_of(x, dim_given, "dim", kName);
     HALCYON_CHECK(index.defined() && index.scalar_type() == at::kLong, kName,
                   "expected an index of int64, got {}", describe(index));
     wanted = wanted_of(index);
@@ -118,18 +116,16 @@ at::Tensor gather_index(const at::Tensor& x, const at::Tensor& index, int64_t di
   agreement.post();
   agreement.finish();
   const auto starts = starts_of(agreement.of_all(rows_at));
-  bool any_grad = false;
   for (int64_t r = 0; r < group.size(); ++r) {
     const auto least = agreement.of(r, least_at), most = agreement.of(r, most_at);
     HALCYON_CHECK(least >= -1 && most < starts.back(), kName,
                   "expected an index in 0..{}, or -1 for zeros, got {} on rank {}",
                   starts.back() - 1, least < -1 ? least : most, r);
-    any_grad |= agreement.of(r, grad_at) != 0;
   }
   const auto tag = agreement.tag();
   const auto asked = asked_of(wanted.numbers, starts, group, tag, x.device());
   const auto table = move_indexed(
-      joined_to_backward(x, any_grad),
+      joined_to_backward(x, agreement.any(grad_at)),
       index_transfer(kName, group, tag, dim, starts, wanted.numbers, asked, x.device()));
   auto sizes = x.sizes().vec();
   sizes.erase(sizes.begin() + dim);

@@ -120,8 +120,6 @@ at::Tensor healpix_pad(const at::Tensor& given, int64_t padding, const Group& gr
   const auto starts = starts_of(agreement.of_all(faces_at));
   HALCYON_CHECK(starts.back() == kFaces, kName, "expected {} faces over all ranks, got {}", kFaces,
                 starts.back());
-  bool any_grad = false;
-  for (const auto needs : agreement.of_all(grad_at)) any_grad |= needs != 0;
   if (padding == 0) return given.clone();
 
   const Strips strips{given.size(-1), padding};
@@ -145,7 +143,7 @@ at::Tensor healpix_pad(const at::Tensor& given, int64_t padding, const Group& gr
   entries.reserve(entries.size() + starts.size());
   for (const auto start : starts) entries.push_back(start * strips.size());
 
-  const auto joined = joined_to_backward(given, any_grad);
+  const auto joined = joined_to_backward(given, agreement.any(grad_at));
   const auto x = given.dim() == 5 ? joined : joined.unsqueeze(0);
   const auto transfer =
       index_transfer(kName, group, agreement.tag(), 2, entries, wanted, asked, x.device());

@@ -2,28 +2,19 @@
 #include "halcyon/parallel/index_transfer.h"
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include <numeric>
 
 #include "halcyon/base/error.h"
+#include "halcyon/parallel/axes.h"
+#include "halcyon/parallel/both_ways.h"
 #include "halcyon/parallel/exchange.h"
+#include "halcyon/parallel/tags.h"
 
 namespace halcyon::parallel {
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
 using Transfer = std::shared_ptr<const IndexTransfer>;
-
-// Tags of an operation's way back.
-constexpr int64_t kAdjoint = 0x30000000;
-
-std::vector<int64_t> sizes_with(const at::Tensor& x, int64_t dim, int64_t rows) {
-  auto sizes = x.sizes().vec();
-  sizes[dim] = rows;
-  return sizes;
-}
 
 at::Tensor forward_of(const at::Tensor& x, const IndexTransfer& t) {
   const auto me = t.group.rank();
@@ -82,29 +73,11 @@ at::Tensor adjoint_of(const at::Tensor& grad, const IndexTransfer& t) {
   return out;
 }
 
-// The transfer or its adjoint; each is the other's backward.
-struct MoveIndexed : torch::autograd::Function<MoveIndexed> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const Transfer& transfer,
-                            bool adjoint) {
-    ctx->saved_data["adjoint"] = adjoint;
-    transfer_of(*ctx) = transfer;
-    return adjoint ? adjoint_of(x, *transfer) : forward_of(x, *transfer);
-  }
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const bool adjoint = ctx->saved_data["adjoint"].toBool();
-    return {apply(grads[0], transfer_of(*ctx), !adjoint), {}, {}};
-  }
+at::Tensor moved(const at::Tensor& x, const IndexTransfer& t, bool adjoint) {
+  return adjoint ? adjoint_of(x, t) : forward_of(x, t);
+}
 
- private:
-  struct Kept : torch::CustomClassHolder {
-    Transfer transfer;
-  };
-  static Transfer& transfer_of(AutogradContext& ctx) {
-    auto& slot = ctx.saved_data["transfer"];
-    if (slot.isNone()) slot = c10::IValue::make_capsule(c10::make_intrusive<Kept>());
-    return static_cast<Kept*>(slot.toCapsule().get())->transfer;
-  }
-};
+using MoveIndexed = BothWays<IndexTransfer, &moved>;
 
 // Where the ascending numbers reach each of the starts.
 std::vector<int64_t> cuts_of(const at::Tensor& numbers, const std::vector<int64_t>& starts) {

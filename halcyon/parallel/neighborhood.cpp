@@ -54,25 +54,16 @@ NeighborhoodOptions options_on_rows(const NeighborhoodOptions& options,
 std::shared_ptr<RowTransfer> transfer_of(const char* operation, const Group& group, int64_t tag,
                                          int64_t dim, const std::vector<int64_t>& starts,
                                          const Axis& axis) {
-  const auto edge = axis.periodic ? Edge::periodic : Edge::none;
-  const auto me = group.rank();
   auto transfer = std::make_shared<RowTransfer>();
   transfer->operation = operation;
   transfer->group = group;
   transfer->tag = tag;
   transfer->dim = dim;
-  transfer->local_rows = starts[me + 1] - starts[me];
-  transfer->asked.resize(static_cast<size_t>(group.size()));
+  Wanted wanted;
   for (int64_t r = 0; r < group.size(); ++r) {
-    const auto rows = window_rows(axis, starts[r], starts[r + 1]);
-    const auto runs = runs_of(rows, starts, edge, operation);
-    for (const auto& run : runs) {
-      if (run.owner == me) transfer->asked[r].push_back(run);
-    }
-    if (r != me) continue;
-    transfer->wanted = runs;
-    transfer->rows = rows.hi - rows.lo;
+    wanted.push_back({window_rows(axis, starts[r], starts[r + 1])});
   }
+  plan_rows(*transfer, starts, wanted, axis.periodic ? Edge::periodic : Edge::none);
   return transfer;
 }
 
@@ -134,7 +125,7 @@ AttentionOutput attend(const char* operation, int64_t rank, const at::Tensor& qu
   const auto start = starts[group.rank()], stop = starts[group.rank() + 1];
   const auto sharded = static_cast<size_t>(dim - 1);
   const auto& axis = checked.axes[sharded];
-  const auto kv = joined_to_backward(at::cat({key, value}, -1), any_of(agreement, group, grad_at));
+  const auto kv = joined_to_backward(at::cat({key, value}, -1), agreement.any(grad_at));
   const auto rows =
       move_rows(kv, transfer_of(operation, group, agreement.tag(), dim, starts, axis));
   if (start == stop) {

@@ -80,7 +80,7 @@ at::Tensor neighborhood_attention_healpix(const at::Tensor& q, const at::Tensor&
   const auto start = starts[group.rank()], stop = starts[group.rank() + 1];
   const auto reach = neighborhood::pixel_reach(
       {level, window.radius_deg, window.rings, window.order, {}}, starts, group.rank());
-  const auto kv = joined_to_backward(at::cat({k, v}, -1), any_of(agreement, group, grad_at));
+  const auto kv = joined_to_backward(at::cat({k, v}, -1), agreement.any(grad_at));
   const auto seen = move_indexed(kv, index_transfer(kName, group, agreement.tag(), kPixels, starts,
                                                     reach->seen, reach->seen_own, kv.device()));
   const auto keys = seen.narrow(-1, 0, k.size(-1)),

@@ -9,6 +9,7 @@
 #include "halcyon/base/describe.h"
 #include "halcyon/base/error.h"
 #include "halcyon/parallel/agreement.h"
+#include "halcyon/parallel/axes.h"
 #include "halcyon/parallel/row_transfer.h"
 #include "halcyon/parallel/standardize.h"
 
@@ -27,12 +28,6 @@ void check_input(const at::Tensor& x, int64_t least_axes, double eps,
                 "expected x of a floating dtype with {} axes or more, got {}", least_axes,
                 describe(x));
   HALCYON_CHECK(eps >= 0, operation, "expected eps of zero or more, got {}", eps);
-}
-
-int64_t axis_of(const at::Tensor& x, int64_t dim, const std::string& operation) {
-  HALCYON_CHECK(-x.dim() <= dim && dim < x.dim(), operation,
-                "expected dim as an axis of x with {} axes, got {}", x.dim(), dim);
-  return dim < 0 ? dim + x.dim() : dim;
 }
 
 // weight, bias or running statistics: their checks, and that all ranks have them or none.
@@ -108,9 +103,7 @@ class Norm {
     if (x_.defined()) local_ = local_moments(x_, population_.axes);
     agreement.finish();
     population_.tag = agreement.tag();
-    bool any_grad = false;
-    for (const auto needs : agreement.of_all(grad_at_)) any_grad |= needs != 0;
-    x_ = joined_to_backward(x_, any_grad);
+    x_ = joined_to_backward(x_, agreement.any(grad_at_));
   }
 
   // Of all ranks together.
@@ -148,7 +141,7 @@ at::Tensor group_norm(const at::Tensor& x, int64_t num_groups, const MaybeTensor
   int64_t axis = 0;
   norm.agreement.prepare([&] {
     check_input(x, 2, eps, operation);
-    axis = axis_of(x, dim, operation);
+    axis = axis_of(x, dim, "dim", operation);
     const auto channels = x.size(1);
     HALCYON_CHECK(axis != 1, operation,
                   "expected dim to be another axis than that of the channels, got {}", dim);
@@ -181,7 +174,7 @@ at::Tensor layer_norm(const at::Tensor& x, at::IntArrayRef normalized_shape,
   size_t rows_at = 0;
   norm.agreement.prepare([&] {
     check_input(x, 1, eps, operation);
-    axis = axis_of(x, dim, operation);
+    axis = axis_of(x, dim, "dim", operation);
     first = x.dim() - static_cast<int64_t>(normalized_shape.size());
     HALCYON_CHECK(!normalized_shape.empty() && first >= 0, operation,
                   "expected normalized_shape with 1 to {} axes, got ({})", x.dim(),

@@ -6,6 +6,7 @@
 
 #include "halcyon/base/describe.h"
 #include "halcyon/base/error.h"
+#include "halcyon/base/integers.h"
 #include "halcyon/parallel/conv_problem.h"
 #include "halcyon/parallel/row_operator.h"
 

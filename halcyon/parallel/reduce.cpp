@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/parallel/reduce.h"
+#include "halcyon/ops/kept.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -8,7 +9,7 @@
 
 #include "halcyon/base/error.h"
 #include "halcyon/parallel/exchange.h"
-#include "halcyon/parallel/kept.h"
+#include "halcyon/parallel/tags.h"
 
 namespace halcyon::parallel {
 namespace {
@@ -17,7 +18,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 constexpr int64_t kOneRoundBytes = 16 << 10;
-constexpr int64_t kAdjoint = 0x30000000;  // tags of the way back
 
 // into, which is part `me`, becomes the sum of the parts in their order. The parts are overwritten.
 void add_in_order(std::vector<at::Tensor>& parts, int64_t me, const at::Tensor& into,

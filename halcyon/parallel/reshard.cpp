@@ -3,8 +3,6 @@
 
 #include <ATen/ATen.h>
 
-#include <algorithm>
-
 #include "halcyon/base/describe.h"
 #include "halcyon/base/error.h"
 #include "halcyon/parallel/agreement.h"
@@ -35,9 +33,7 @@ at::Tensor resharded(const at::Tensor& x, Way way, const Group& group) {
   const auto chosen = split_sizes(x.size(3 - cut), group);
   layout->time = way == Way::to_space ? held : chosen;
   layout->space = way == Way::to_space ? chosen : held;
-  const auto needs = agreement.of_all(grad_at);
-  const bool any = std::any_of(needs.begin(), needs.end(), [](auto need) { return need != 0; });
-  return move(joined_to_backward(x, any), way, layout);
+  return move(joined_to_backward(x, agreement.any(grad_at)), way, layout);
 }
 
 }  // namespace

@@ -44,25 +44,11 @@ std::shared_ptr<const RowTransfer> transfer_of(const at::Tensor& x, const Sharde
   t->group = axis.group;
   t->tag = axis.tag;
   t->dim = axis.dim;
-  t->local_rows = x.size(axis.dim);
   if (edge == Edge::fold) {
     t->fold_dim = fold_dim < 0 ? fold_dim + x.dim() : fold_dim;
     t->fold_shift = x.size(t->fold_dim) / 2;
   }
-  const auto me = axis.group.rank();
-  t->asked.resize(axis.group.size());
-  for (int64_t r = 0; r < axis.group.size(); ++r) {
-    int64_t rows = 0;
-    for (const auto& interval : wanted[r]) {
-      for (auto run : runs_of(interval, axis.starts, edge, axis.operation)) {
-        run.target += rows;
-        if (run.owner == me) t->asked[r].push_back(run);
-        if (r == me) t->wanted.push_back(run);
-      }
-      rows += rows_of(interval, axis.length(), edge);
-    }
-    if (r == me) t->rows = rows;
-  }
+  plan_rows(*t, axis.starts, wanted, edge);
   return t;
 }
 

@@ -44,10 +44,8 @@ inline at::Tensor joined(const at::Tensor& x, const ShardedAxis& axis, int64_t b
   return joined_to_backward(x, (axis.any_grad >> bit & 1) != 0);
 }
 
-// How rows move so that every rank r gets wanted[r], one interval after the other. Every rank plans
-// for all, so that what one wants in vain is refused by all with the same text. Across a fold,
-// longitudes are fold_dim.
-using Wanted = std::vector<std::vector<Interval>>;
+// How rows move so that every rank gets what it wants (plan_rows). Across a fold, longitudes are
+// fold_dim.
 std::shared_ptr<const RowTransfer> transfer_of(const at::Tensor& x, const ShardedAxis& axis,
                                                const Wanted& wanted, Edge edge,
                                                int64_t fold_dim = -1);

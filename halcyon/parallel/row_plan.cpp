@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "halcyon/base/error.h"
+#include "halcyon/base/integers.h"
 
 namespace halcyon::parallel {
 namespace {
@@ -21,10 +22,6 @@ struct Stretch {
   int64_t first, target, rows;
   bool reversed, folded;
 };
-
-int64_t floor_div(int64_t a, int64_t b) {
-  return a >= 0 ? a / b : -((-a + b - 1) / b);
-}
 
 std::vector<Stretch> periodic(Interval interval, int64_t n) {
   std::vector<Stretch> stretches;

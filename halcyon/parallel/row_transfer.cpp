@@ -2,33 +2,20 @@
 #include "halcyon/parallel/row_transfer.h"
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include <utility>
 
 #include "halcyon/base/error.h"
 #include "halcyon/base/recycled.h"
+#include "halcyon/parallel/axes.h"
+#include "halcyon/parallel/both_ways.h"
 #include "halcyon/parallel/exchange.h"
+#include "halcyon/parallel/tags.h"
 
 namespace halcyon::parallel {
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
 using Transfer = std::shared_ptr<const RowTransfer>;
-
-// Tags of an operation's way back.
-constexpr int64_t kAdjoint = 0x30000000;
-
-std::vector<int64_t> sizes_with(const at::Tensor& x, int64_t dim, int64_t rows) {
-  auto sizes = x.sizes().vec();
-  sizes[dim] = rows;
-  return sizes;
-}
-
-at::Tensor dense(const at::Tensor& x) {
-  return x.contiguous();
-}
 
 void zero_between(const at::Tensor& out, const RowTransfer& transfer) {
   int64_t at = 0;
@@ -75,29 +62,11 @@ at::Tensor adjoint_of(const at::Tensor& grad, const RowTransfer& t) {
   return out;
 }
 
-// The transfer or its adjoint; each is the other's backward.
-struct MoveRows : torch::autograd::Function<MoveRows> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const Transfer& transfer,
-                            bool adjoint) {
-    ctx->saved_data["adjoint"] = adjoint;
-    transfer_of(*ctx) = transfer;
-    return adjoint ? adjoint_of(x, *transfer) : MovingRows(x, *transfer).wait();
-  }
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const bool adjoint = ctx->saved_data["adjoint"].toBool();
-    return {apply(grads[0], transfer_of(*ctx), !adjoint), {}, {}};
-  }
+at::Tensor moved(const at::Tensor& x, const RowTransfer& t, bool adjoint) {
+  return adjoint ? adjoint_of(x, t) : MovingRows(x, t).wait();
+}
 
- private:
-  struct Kept : torch::CustomClassHolder {
-    Transfer transfer;
-  };
-  static Transfer& transfer_of(AutogradContext& ctx) {
-    auto& slot = ctx.saved_data["transfer"];
-    if (slot.isNone()) slot = c10::IValue::make_capsule(c10::make_intrusive<Kept>());
-    return static_cast<Kept*>(slot.toCapsule().get())->transfer;
-  }
-};
+using MoveRows = BothWays<RowTransfer, &moved>;
 
 }  // namespace
 
@@ -123,7 +92,7 @@ MovingRows::MovingRows(const at::Tensor& x, const RowTransfer& t)
     if (r == me) continue;
     for (const auto& run : t.asked[r]) {
       if (!piece_of(went, r, run)) {
-        exchange_.send(r, dense(x.narrow(t.dim, run.source, run.rows)));
+        exchange_.send(r, x.narrow(t.dim, run.source, run.rows).contiguous());
       }
     }
   }
@@ -161,7 +130,7 @@ ReturningRows::ReturningRows(const at::Tensor& grad, const RowTransfer& t)
     }
   }
   for (const auto& run : t.wanted) {
-    if (run.owner != me) exchange_.send(run.owner, dense(returned(run)));
+    if (run.owner != me) exchange_.send(run.owner, returned(run).contiguous());
   }
   exchange_.post();
 }
@@ -200,6 +169,25 @@ at::Tensor RowTransfer::unseen(const at::Tensor& from, const Run& run) const {
     if (fold_shift != 0) out = out.roll(-fold_shift, fold_dim);
   }
   return run.reversed ? out.flip(dim) : out;
+}
+
+void plan_rows(RowTransfer& t, const std::vector<int64_t>& starts, const Wanted& wanted,
+               Edge edge) {
+  const auto me = t.group.rank(), ranks = t.group.size();
+  t.local_rows = starts[me + 1] - starts[me];
+  t.asked.resize(ranks);
+  for (int64_t r = 0; r < ranks; ++r) {
+    int64_t rows = 0;
+    for (const auto& interval : wanted[r]) {
+      for (auto run : runs_of(interval, starts, edge, t.operation)) {
+        run.target += rows;
+        if (run.owner == me) t.asked[r].push_back(run);
+        if (r == me) t.wanted.push_back(run);
+      }
+      rows += rows_of(interval, starts.back(), edge);
+    }
+    if (r == me) t.rows = rows;
+  }
 }
 
 at::Tensor move_rows(const at::Tensor& x, const Transfer& transfer) {

@@ -41,6 +41,13 @@ struct RowTransfer {
   at::Tensor unseen(const at::Tensor& rows, const Run& run) const;
 };
 
+// Makes the transfer one in which every rank gets wanted[rank], one interval after the other, of an
+// axis whose parts begin at starts (starts_of). Every rank plans for all, so that what one wants in
+// vain is refused by all with the same text. operation, group and dim are set before.
+using Wanted = std::vector<std::vector<Interval>>;
+void plan_rows(RowTransfer& transfer, const std::vector<int64_t>& starts, const Wanted& wanted,
+               Edge edge);
+
 // The result of x.
 at::Tensor move_rows(const at::Tensor& x, const std::shared_ptr<const RowTransfer>& transfer);
 

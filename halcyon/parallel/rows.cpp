@@ -8,6 +8,7 @@
 #include "halcyon/base/describe.h"
 #include "halcyon/base/error.h"
 #include "halcyon/parallel/agreement.h"
+#include "halcyon/parallel/axes.h"
 #include "halcyon/parallel/row_gather.h"
 #include "halcyon/parallel/row_transfer.h"
 
@@ -22,13 +23,6 @@ struct Pole {
   std::optional<Group> group;
   at::Tensor sign;
 };
-
-int64_t axis_of(const at::Tensor& x, int64_t dim, const char* name, const std::string& operation) {
-  HALCYON_CHECK(x.defined(), operation, "expected a tensor x, got an undefined one");
-  HALCYON_CHECK(-x.dim() <= dim && dim < x.dim(), operation,
-                "expected {} as an axis of x with {} axes, got {}", name, x.dim(), dim);
-  return dim < 0 ? dim + x.dim() : dim;
-}
 
 Pole pole_of(const at::Tensor& x, int64_t dim, const Fold& fold, const std::string& operation) {
   Pole pole{axis_of(x, fold.dim, "fold_dim", operation), fold.group, {}};
@@ -183,38 +177,23 @@ at::Tensor gather_rows_as(const at::Tensor& given, const RowRequest& request, in
   t.tag = agreement.tag();
 
   const auto starts = starts_of(agreement.of_all(rows_at));
-  const auto total = starts.back();
-  // every rank plans for all, so that what one asks in vain is refused by all with the same text
-  std::vector<std::vector<Run>> runs;
-  std::vector<Interval> intervals;
+  Wanted wanted;
   for (int64_t r = 0; r < group.size(); ++r) {
-    intervals.push_back(interval_of(request, starts[r], starts[r + 1], total,
-                                    agreement.of(r, lo_at), agreement.of(r, hi_at)));
-    runs.push_back(runs_of(intervals.back(), starts, edge, operation));
+    wanted.push_back({interval_of(request, starts[r], starts[r + 1], starts.back(),
+                                  agreement.of(r, lo_at), agreement.of(r, hi_at))});
   }
-  t.local_rows = given.size(t.dim);
-  t.wanted = runs[group.rank()];
-  t.rows = rows_of(intervals[group.rank()], total, edge);
-  t.asked.resize(group.size());
-  for (int64_t r = 0; r < group.size(); ++r) {
-    for (const auto& run : runs[r]) {
-      if (run.owner == group.rank()) t.asked[r].push_back(run);
-    }
-  }
+  plan_rows(t, starts, wanted, edge);
   if (request.kind == RowRequest::halo && agreement.can_attach(given)) {
     for (int64_t r = 0; r < group.size(); ++r) {
       auto& pieces = t.came[r] =
           attached_to(group.rank(), r, agreement.of(r, rows_at), request, t, edge, given);
       for (auto& piece : pieces) {
-        auto sizes = given.sizes().vec();
-        sizes[t.dim] = piece.rows;
-        piece.data = agreement.attached(r, sizes, given.scalar_type());
+        piece.data =
+            agreement.attached(r, sizes_with(given, t.dim, piece.rows), given.scalar_type());
       }
     }
   }
-  bool any_grad = false;
-  for (const auto needs : agreement.of_all(grad_at)) any_grad |= needs != 0;
-  auto out = move_rows(joined_to_backward(given, any_grad), transfer);
+  auto out = move_rows(joined_to_backward(given, agreement.any(grad_at)), transfer);
   if (edge != Edge::fold || !pole.group || pole.group->size() == 1) return out;
   return rolled_over_ranks(out, t.dim, t.wanted, pole, operation);
 }

@@ -1,25 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 // shard and gather: between a whole tensor on every rank and its parts.
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/custom_function.h>
-
-#include <algorithm>
 
 #include "halcyon/base/describe.h"
 #include "halcyon/base/error.h"
 #include "halcyon/parallel/agreement.h"
+#include "halcyon/parallel/axes.h"
+#include "halcyon/parallel/both_ways.h"
 #include "halcyon/parallel/reshard.h"
 #include "halcyon/parallel/row_transfer.h"
+#include "halcyon/parallel/tags.h"
 
 namespace halcyon::parallel {
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
+// The four movements; each is another's adjoint. take and copies have the whole the same on every
+// rank, sum and spread have one of its own on each.
+enum class Kind { take, copies, sum, spread };
 
-constexpr int64_t kAdjoint = 0x30000000;  // tags of the way back
+Kind adjoint_of(Kind kind) {
+  switch (kind) {
+    case Kind::take:
+      return Kind::copies;
+    case Kind::copies:
+      return Kind::take;
+    case Kind::sum:
+      return Kind::spread;
+    case Kind::spread:
+      return Kind::sum;
+  }
+  return kind;
+}
 
 struct Parts {
+  Kind kind = Kind::take;
   std::string operation;
   Group group;
   int64_t tag = 0, dim = 0;
@@ -32,12 +46,9 @@ struct Parts {
     return {group, adjoint ? operation + " backward" : operation, tag + (adjoint ? kAdjoint : 0)};
   }
 };
-using Shared = std::shared_ptr<const Parts>;
 
 at::Tensor gathered(const at::Tensor& x, const Parts& parts, bool adjoint) {
-  auto sizes = x.sizes().vec();
-  sizes[parts.dim] = parts.starts.back();
-  const auto out = at::empty(sizes, x.options());
+  const auto out = at::empty(sizes_with(x, parts.dim, parts.starts.back()), x.options());
   const auto me = parts.group.rank(), size = parts.group.size();
   auto exchange = parts.exchange(adjoint);
   std::vector<std::pair<at::Tensor, at::Tensor>> arriving;  // to be copied
@@ -83,69 +94,30 @@ at::Tensor summed(const at::Tensor& x, const Parts& parts, bool adjoint) {
   return sum.to(x.scalar_type());
 }
 
-// The four movements; each is another's adjoint. take and copies have the whole the same on every
-// rank, sum and spread have one of its own on each.
-enum class Kind { take, copies, sum, spread };
-
-Kind adjoint_of(Kind kind) {
-  switch (kind) {
+at::Tensor by_kind(const at::Tensor& x, const Parts& parts, bool adjoint) {
+  switch (adjoint ? adjoint_of(parts.kind) : parts.kind) {
     case Kind::take:
-      return Kind::copies;
-    case Kind::copies:
-      return Kind::take;
+      return parts.of(x, parts.group.rank()).clone(at::MemoryFormat::Contiguous);
     case Kind::sum:
-      return Kind::spread;
-    case Kind::spread:
-      return Kind::sum;
+      return summed(x, parts, adjoint);
+    default:
+      return gathered(x, parts, adjoint);
   }
-  return kind;
 }
 
-struct MoveParts : torch::autograd::Function<MoveParts> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, int64_t kind,
-                            const Shared& parts, bool adjoint) {
-    ctx->saved_data["kind"] = kind;
-    ctx->saved_data["adjoint"] = adjoint;
-    parts_of(*ctx) = parts;
-    switch (static_cast<Kind>(kind)) {
-      case Kind::take:
-        return parts->of(x, parts->group.rank()).clone(at::MemoryFormat::Contiguous);
-      case Kind::sum:
-        return summed(x, *parts, adjoint);
-      default:
-        return gathered(x, *parts, adjoint);
-    }
-  }
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const auto kind = adjoint_of(static_cast<Kind>(ctx->saved_data["kind"].toInt()));
-    const bool adjoint = ctx->saved_data["adjoint"].toBool();
-    return {apply(grads[0], static_cast<int64_t>(kind), parts_of(*ctx), !adjoint), {}, {}, {}};
-  }
-
- private:
-  struct Kept : torch::CustomClassHolder {
-    Shared parts;
-  };
-  static Shared& parts_of(AutogradContext& ctx) {
-    auto& slot = ctx.saved_data["parts"];
-    if (slot.isNone()) slot = c10::IValue::make_capsule(c10::make_intrusive<Kept>());
-    return static_cast<Kept*>(slot.toCapsule().get())->parts;
-  }
-};
+using MoveParts = BothWays<Parts, &by_kind>;
 
 at::Tensor moved(const at::Tensor& x, int64_t dim, const Group& group, const std::string& operation,
                  Kind kind) {
   const auto parts = std::make_shared<Parts>();
+  parts->kind = kind;
   parts->operation = operation;
   parts->group = group;
   const bool is_whole = kind == Kind::take;
   size_t size_at = 0, grad_at = 0;
   Agreement agreement(group, operation);
   agreement.prepare([&] {
-    HALCYON_CHECK(x.defined(), operation, "expected a tensor x, got an undefined one");
-    HALCYON_CHECK(-x.dim() <= dim && dim < x.dim(), operation,
-                  "expected dim as an axis of x with {} axes, got {}", x.dim(), dim);
-    parts->dim = dim < 0 ? dim + x.dim() : dim;
+    parts->dim = axis_of(x, dim, "dim", operation);
     agreement.same_but("x", x, is_whole ? -1 : parts->dim);
     agreement.same("dim", parts->dim);
     agreement.same("sum_grad", static_cast<int64_t>(kind == Kind::spread));
@@ -157,9 +129,7 @@ at::Tensor moved(const at::Tensor& x, int64_t dim, const Group& group, const std
   parts->tag = agreement.tag();
   parts->starts =
       starts_of(is_whole ? split_sizes(x.size(parts->dim), group) : agreement.of_all(size_at));
-  const auto needs = agreement.of_all(grad_at);
-  const bool any = std::any_of(needs.begin(), needs.end(), [](auto need) { return need != 0; });
-  return MoveParts::apply(joined_to_backward(x, any), static_cast<int64_t>(kind), parts, false);
+  return MoveParts::apply(joined_to_backward(x, agreement.any(grad_at)), parts, false);
 }
 
 }  // namespace

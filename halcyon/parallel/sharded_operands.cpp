@@ -28,11 +28,4 @@ at::Tensor with_zeros(const at::Tensor& x, int64_t dim, int64_t before, int64_t 
   return at::constant_pad_nd(x, pad);
 }
 
-bool any_of(const Agreement& agreement, const Group& group, size_t index) {
-  for (int64_t r = 0; r < group.size(); ++r) {
-    if (agreement.of(r, index) != 0) return true;
-  }
-  return false;
-}
-
 }  // namespace halcyon::parallel

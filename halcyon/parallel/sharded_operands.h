@@ -3,7 +3,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <string>
 #include <vector>
 
 #include "halcyon/parallel/agreement.h"
@@ -20,8 +19,5 @@ at::Tensor empty_result(at::IntArrayRef sizes, const std::vector<at::Tensor>& op
 
 // x with zeros before and after it along dim.
 at::Tensor with_zeros(const at::Tensor& x, int64_t dim, int64_t before, int64_t after);
-
-// Whether any rank's value is not zero.
-bool any_of(const Agreement& agreement, const Group& group, size_t index);
 
 }  // namespace halcyon::parallel

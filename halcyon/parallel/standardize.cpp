@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/parallel/standardize.h"
+#include "halcyon/ops/kept.h"
 
 #include <ATen/ATen.h>
 
-#include "halcyon/parallel/kept.h"
 #include "halcyon/parallel/reduce.h"
+#include "halcyon/parallel/tags.h"
 
 namespace halcyon::parallel {
 namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-constexpr int64_t kAdjoint = 0x30000000;  // tags of the way back
 
 struct Task : Population {
   LocalMoments local;  // until the forward has run

@@ -2,23 +2,19 @@
 #include "halcyon/parallel/time_space.h"
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include <numeric>
 
 #include "halcyon/base/error.h"
 #include "halcyon/base/large_pages.h"
+#include "halcyon/parallel/both_ways.h"
 #include "halcyon/parallel/exchange.h"
+#include "halcyon/parallel/tags.h"
 
 namespace halcyon::parallel {
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
 using Layout = std::shared_ptr<const TimeSpace>;
-
-// Tags of the way back.
-constexpr int64_t kAdjoint = 0x30000000;
 
 // A frame of a block is contiguous on both sides, a block on one at most: above this size frames go
 // as messages of their own, below it the block is packed into one.
@@ -91,38 +87,25 @@ void exchange_into(const at::Tensor& out, const at::Tensor& x, Way way, const Ti
   for (const auto& [target, from] : arriving) target.copy_(from);
 }
 
-struct Move : torch::autograd::Function<Move> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, bool to_space,
-                            const Layout& layout, bool adjoint) {
-    ctx->saved_data["to_space"] = to_space;
-    ctx->saved_data["adjoint"] = adjoint;
-    layout_of(*ctx) = layout;
-    const auto way = to_space ? Way::to_space : Way::to_time;
-    const auto out = result_like(x, way, *layout);
-    exchange_into(out, x, way, *layout, adjoint);
-    return out;
-  }
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const bool to_space = ctx->saved_data["to_space"].toBool();
-    const bool adjoint = ctx->saved_data["adjoint"].toBool();
-    return {apply(grads[0], !to_space, layout_of(*ctx), !adjoint), {}, {}, {}};
-  }
-
- private:
-  struct Kept : torch::CustomClassHolder {
-    Layout layout;
-  };
-  static Layout& layout_of(AutogradContext& ctx) {
-    auto& slot = ctx.saved_data["layout"];
-    if (slot.isNone()) slot = c10::IValue::make_capsule(c10::make_intrusive<Kept>());
-    return static_cast<Kept*>(slot.toCapsule().get())->layout;
-  }
+struct Movement {
+  Layout layout;
+  Way way;
 };
+
+at::Tensor moved(const at::Tensor& x, const Movement& movement, bool adjoint) {
+  const auto back = movement.way == Way::to_space ? Way::to_time : Way::to_space;
+  const auto way = adjoint ? back : movement.way;
+  auto out = result_like(x, way, *movement.layout);
+  exchange_into(out, x, way, *movement.layout, adjoint);
+  return out;
+}
+
+using Move = BothWays<Movement, &moved>;
 
 }  // namespace
 
 at::Tensor move(const at::Tensor& x, Way way, const Layout& layout) {
-  return Move::apply(x, way == Way::to_space, layout, false);
+  return Move::apply(x, std::make_shared<const Movement>(Movement{layout, way}), false);
 }
 
 void move_into(const at::Tensor& out, const at::Tensor& x, Way way, const TimeSpace& layout) {

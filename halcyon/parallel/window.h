@@ -31,11 +31,6 @@ inline int64_t extent_of(int64_t kernel, int64_t dilation) {
   return dilation * (kernel - 1) + 1;
 }
 
-// Quotient rounded towards minus infinity; b > 0.
-inline int64_t floor_div(int64_t a, int64_t b) {
-  return a >= 0 ? a / b : -((-a + b - 1) / b);
-}
-
 // x with zero rows after its last, so that it has at least `rows`: what a rank without output rows
 // computes with, so that its empty result hangs on all inputs as those of the others do.
 at::Tensor with_at_least(const at::Tensor& x, int64_t dim, int64_t rows);

@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "halcyon/ops/checks.h"
+#include "halcyon/ops/kept.h"
 #include "halcyon/ops/neighborhood/sphere/part_lists.h"
 #include "halcyon/ops/neighborhood/sphere/sphere_attention.h"
 
@@ -23,29 +24,19 @@ struct PartAttention : torch::autograd::Function<PartAttention> {
     const auto output = sphere_forward({q, k, v, &lists->of_queries, scale, &lists->of_keys});
     context->save_for_backward({q, k, v, output.out, output.lse});
     context->saved_data["scale"] = scale;
-    lists_of(*context) = lists;
+    Kept<PartLists>::keep(*context, lists);
     return output.out;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     check_first_derivative("neighborhood_attention_healpix");
     const auto saved = context->get_saved_variables();
-    const auto& lists = lists_of(*context);
+    const auto lists = Kept<PartLists>::of(*context);
     const auto delta = delta_of({saved[3], saved[4]}, grads[0], {});
     const auto grad = sphere_backward({saved[0], saved[1], saved[2], &lists->of_queries,
                                        context->saved_data["scale"].toDouble(), &lists->of_keys},
                                       saved[4], grads[0], delta);
     return {grad.query, grad.key, grad.value, {}, {}};
-  }
-
- private:
-  struct Kept : torch::CustomClassHolder {
-    Lists lists;
-  };
-  static Lists& lists_of(AutogradContext& context) {
-    auto& slot = context.saved_data["lists"];
-    if (slot.isNone()) slot = c10::IValue::make_capsule(c10::make_intrusive<Kept>());
-    return static_cast<Kept*>(slot.toCapsule().get())->lists;
   }
 };
 

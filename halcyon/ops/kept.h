@@ -5,7 +5,7 @@
 
 #include <memory>
 
-namespace halcyon::parallel {
+namespace halcyon {
 
 // What an autograd function's forward leaves to its backward besides tensors.
 template <class T>
@@ -21,4 +21,4 @@ struct Kept : torch::CustomClassHolder {
   }
 };
 
-}  // namespace halcyon::parallel
+}  // namespace halcyon
