@@ -16,7 +16,7 @@ std::string why_no_cuda() {
                                                                          : std::string(dlerror());
   }();
   if (!loading.empty()) return "LibTorch's CUDA library does not load: " + loading;
-  if (!at::hasCUDA()) return "this LibTorch was built without CUDA";
+  if (!at::hasCUDA()) return "no GPU is visible to this process";
   try {
     const auto count = at::detail::getCUDAHooks().deviceCount();
     return count > 0 ? "" : "no GPU is visible to this process";

@@ -10,6 +10,7 @@
 #include "halcyon/nn/checks.h"
 #include "halcyon/ops/adaln/adaln.h"
 #include "halcyon/parallel/time_space.h"
+#include "halcyon/parallel/window.h"
 
 namespace halcyon {
 namespace {
@@ -188,9 +189,13 @@ at::Tensor VideoDiTBlockImpl::forward(const at::Tensor& hidden_states, const at:
   if (!temporal_attention_.is_empty()) {
     // c is of samples: the modulation is the same for the pixels of all frames
     const auto& m = *next++;
-    if (ranks) h = parallel::move(h, parallel::Way::to_space, ranks);
-    h = added(h, temporal(normed(h, m), temporal_attn_kwargs), m);
-    if (ranks) h = parallel::move(h, parallel::Way::to_time, ranks);
+    auto branch = normed(h, m);
+    // what the attention's projection would round anyway is rounded before it is sent
+    if (ranks)
+      branch = parallel::move(parallel::as_autocast(branch), parallel::Way::to_space, ranks);
+    branch = temporal(branch, temporal_attn_kwargs);
+    if (ranks) branch = parallel::move(branch, parallel::Way::to_time, ranks);
+    h = added(h, branch, m);
   }
   return added(h, mlp(normed(h, modulations[1])), modulations[1]);
 }

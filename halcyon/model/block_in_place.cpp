@@ -8,6 +8,7 @@
 #include "halcyon/model/block.h"
 #include "halcyon/nn/checks.h"
 #include "halcyon/parallel/time_space.h"
+#include "halcyon/parallel/window.h"
 
 namespace halcyon {
 namespace {
@@ -94,16 +95,42 @@ void VideoDiTBlockImpl::forward_in_place(const at::Tensor& hidden_states, const 
     }
   }
   if (!temporal_attention_.is_empty()) {
-    const auto whole_time =
-        ranks ? parallel::move(hidden_states, parallel::Way::to_space, ranks) : hidden_states;
-    const int64_t all_frames = whole_time.size(1), own_pixels = whole_time.size(2);
-    each_samples(*next++, all_frames * own_pixels, [&](int64_t b, int64_t n, const Modulation& m) {
-      each_piece_of(own_pixels, n * all_frames, [&](int64_t first, int64_t count) {
-        advance(whole_time.narrow(0, b, n).narrow(2, first, count), m,
-                [&](const auto& x) { return temporal(x, temporal_attn_kwargs); });
+    const auto& modulation = *next++;
+    const auto attend = [&](const auto& x) { return temporal(x, temporal_attn_kwargs); };
+    if (!ranks) {
+      each_samples(modulation, frames * pixels, [&](int64_t b, int64_t n, const Modulation& m) {
+        each_piece_of(pixels, n * frames, [&](int64_t first, int64_t count) {
+          advance(hidden_states.narrow(0, b, n).narrow(2, first, count), m, attend);
+        });
       });
-    });
-    if (ranks) parallel::move_into(hidden_states, whole_time, parallel::Way::to_time, *ranks);
+    } else {
+      // The attention's input goes where all frames are and its result comes back, as in forward().
+      const auto type = parallel::as_autocast(hidden_states.narrow(0, 0, 0)).scalar_type();
+      const auto branch = at::empty(hidden_states.sizes(), hidden_states.options().dtype(type));
+      const auto each_token = [&](const auto& f) {
+        each_samples(modulation, frames * pixels, [&](int64_t b, int64_t n, const Modulation& m) {
+          each_piece_of(frames * pixels, n, [&](int64_t first, int64_t count) {
+            f(all_tokens.narrow(0, b, n).narrow(2, first, count),
+              branch.view(all_tokens.sizes()).narrow(0, b, n).narrow(2, first, count), m);
+          });
+        });
+      };
+      each_token([&](const at::Tensor& h, const at::Tensor& x, const Modulation& m) {
+        x.copy_(normed(h, m));
+      });
+      const auto whole_time = parallel::move(branch, parallel::Way::to_space, ranks);
+      each_piece_of(samples, whole_time.size(1) * whole_time.size(2), [&](int64_t b, int64_t n) {
+        each_piece_of(whole_time.size(2), n * whole_time.size(1),
+                      [&](int64_t first, int64_t count) {
+                        const auto x = whole_time.narrow(0, b, n).narrow(2, first, count);
+                        x.copy_(attend(x));
+                      });
+      });
+      parallel::move_into(branch, whole_time, parallel::Way::to_time, *ranks);
+      each_token([&](const at::Tensor& h, const at::Tensor& x, const Modulation& m) {
+        h.copy_(added(h, x, m));
+      });
+    }
   }
   each_samples(modulations[1], frames * pixels, [&](int64_t b, int64_t n, const Modulation& m) {
     each_piece_of(frames * pixels, n, [&](int64_t first, int64_t count) {

@@ -73,6 +73,12 @@ void Agreement::prepare(const std::function<void()>& f) {
   if (group_.size() == 1) return f();
   try {
     f();
+    constexpr int64_t kMost = kWords - kValues;
+    const auto told = static_cast<int64_t>(same_.size() + each_.size());
+    HALCYON_CHECK(told <= kMost, operation_,
+                  "expected tensors of fewer axes: the ranks compare at most {} sizes and options, "
+                  "got {}",
+                  kMost, told);
   } catch (const Error& e) {
     refusal_ = e;
   } catch (const c10::Error& e) {

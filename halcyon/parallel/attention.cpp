@@ -2,6 +2,7 @@
 #include "halcyon/parallel/attention.h"
 
 #include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
@@ -17,6 +18,7 @@
 #include "halcyon/parallel/row_transfer.h"
 #include "halcyon/parallel/sharded_operands.h"
 #include "halcyon/parallel/tags.h"
+#include "halcyon/parallel/window.h"
 
 namespace halcyon::parallel {
 namespace {
@@ -198,6 +200,7 @@ struct RingAttention : torch::autograd::Function<RingAttention> {
     return out.is_same(output.out) ? out.clone() : out;
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
     const auto saved = ctx->get_saved_variables();
     const auto& kept = state_of(*ctx);
     const auto grad =
@@ -247,10 +250,12 @@ void check_operands(const at::Tensor& query, const at::Tensor& key, const at::Te
 
 }  // namespace
 
-at::Tensor scaled_dot_product_attention(const at::Tensor& query, const at::Tensor& key,
-                                        const at::Tensor& value, bool is_causal,
+at::Tensor scaled_dot_product_attention(const at::Tensor& given_query, const at::Tensor& given_key,
+                                        const at::Tensor& given_value, bool is_causal,
                                         std::optional<double> scale, int64_t dim,
                                         const Group& group) {
+  const auto cast = [](const at::Tensor& t) { return t.defined() ? as_autocast(t) : t; };
+  const auto query = cast(given_query), key = cast(given_key), value = cast(given_value);
   Agreement agreement(group, kName);
   auto problem = std::make_shared<Problem>();
   size_t queries_at = 0, keys_at = 0, grad_at = 0;
@@ -279,6 +284,7 @@ at::Tensor scaled_dot_product_attention(const at::Tensor& query, const at::Tenso
   problem->key_starts = starts_of(agreement.of_all(keys_at));
   const auto any_grad = agreement.any(grad_at);
   const auto joined = [&](const at::Tensor& t) { return joined_to_backward(t, any_grad); };
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   return RingAttention::apply(joined(query), joined(key), joined(value), Kept(problem));
 }
 

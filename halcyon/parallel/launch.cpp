@@ -13,6 +13,8 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "halcyon/base/error.h"
+#include "halcyon/parallel/companion.h"
+#include "halcyon/parallel/nccl/backend.h"
 
 namespace halcyon::parallel {
 namespace {
@@ -85,10 +87,23 @@ struct World::Connection {
     const auto backend = make_intrusive<c10d::ProcessGroupGloo>(prefixed, static_cast<int>(rank),
                                                                 static_cast<int>(size), options);
     group->setBackend(c10::kCPU, c10d::ProcessGroup::BackendType::GLOO, backend);
+    if (launch.gpus) {
+      group->setBackend(c10::kCUDA, c10d::ProcessGroup::BackendType::NCCL,
+                        nccl_backend({.store = prefixed,
+                                      .name = name,
+                                      .rank = rank,
+                                      .size = size,
+                                      .gpu = launch.local_rank,
+                                      .timeout = launch.timeout}));
+    }
     group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
     group->setGroupName(name);
     groups.push_back(group);
-    return {group};
+    // A rank that is connected may leave while others still connect: they would take that for a
+    // failure. Here all hear from all.
+    Group made_group(group);
+    meet(made_group, "parallel");
+    return made_group;
   }
 };
 
@@ -97,6 +112,11 @@ World::World(const Launch& launch) : launch_(launch), group_(Group::alone()) {
                 "expected a rank from 0 to below the {} of the run, got {}", launch.size,
                 launch.rank);
   if (launch.size == 1) return;
+  if (launch.gpus) {
+    const auto why_not = why_no_nccl();
+    HALCYON_CHECK_KIND(why_not.empty(), configuration, "parallel",
+                       "expected GPUs and NCCL, as the program asks for, got none: {}", why_not);
+  }
   connection_ = std::make_unique<Connection>();
   try {
     connection_->store = store_of(launch);
@@ -142,8 +162,10 @@ Group World::subgroup(const std::vector<int64_t>& ranks) {
   return made;
 }
 
-World init() {
-  return World(launch_from_environment());
+World init(bool gpus) {
+  auto launch = launch_from_environment();
+  launch.gpus = gpus;
+  return World(launch);
 }
 
 Mesh make_mesh(World& world, int64_t data, int64_t domain, int64_t context) {

@@ -22,6 +22,7 @@ struct Launch {
   int port = 29500;
   bool launcher_serves = false;
   std::chrono::milliseconds timeout = std::chrono::minutes(30);
+  bool gpus = false;  // groups move tensors of GPUs too, by NCCL; this process has GPU local_rank
 };
 
 // As torchrun, mpirun (Open MPI, MPICH) or srun say it in the environment:
@@ -40,6 +41,8 @@ Launch launch_from_environment();
 // order: it stands in main(), not in a static.
 class World {
  public:
+  // Returns when all ranks have met. Error(communication) where one does not come in time,
+  // Error(configuration) where GPUs are asked for and NCCL or this process's GPU is missing.
   explicit World(const Launch& launch);
   ~World();
   World(World&&) noexcept;
@@ -59,8 +62,8 @@ class World {
   std::unique_ptr<Connection> connection_;
 };
 
-// World(launch_from_environment()): what a program calls first.
-World init();
+// World(launch_from_environment()): what a program calls first. gpus: as in Launch.
+World init(bool gpus = false);
 
 // A world of data x domain x context ranks: g = (data * context_size + context) * domain_size +
 // domain, so that ranks that exchange halos are neighbours on a machine.

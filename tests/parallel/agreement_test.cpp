@@ -74,6 +74,14 @@ TEST(Agreement, ARefusalOfOneIsThatOfAll) {
              "[operation] expected less, got 2");
 }
 
+TEST(Agreement, RefusesMoreThanAHeaderHolds) {
+  expect_all(told([](Agreement& a, int64_t rank) {
+               for (int64_t i = 0; i < (rank == 1 ? 56 : 1); ++i) a.same("axis", i);
+             }),
+             "[operation] expected tensors of fewer axes: the ranks compare at most 55 sizes and "
+             "options, got 56");
+}
+
 TEST(Agreement, FindsRanksThatCallAnotherOperation) {
   const std::string text =
       "expected every rank to call the same operation, got operation on rank 0 and another on rank "

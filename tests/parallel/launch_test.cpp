@@ -2,15 +2,21 @@
 #include "halcyon/parallel/launch.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/DeviceGuard.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
 #include <map>
 #include <thread>
 
+#include "halcyon/base/device.h"
 #include "halcyon/base/error.h"
+#include "halcyon/parallel/conv.h"
+#include "halcyon/parallel/nccl/backend.h"
+#include "halcyon/parallel/reshard.h"
 #include "halcyon/parallel/rows.h"
 #include "tests/support/paths.h"
+#include "tests/support/ranks.h"
 
 namespace halcyon::parallel {
 namespace {
@@ -114,6 +120,62 @@ TEST(Launch, AMissingRankIsAnErrorThatSaysWhereItWasExpected) {
   } catch (const Error& e) {
     EXPECT_EQ(e.kind(), ErrorKind::communication);
     EXPECT_NE(std::string(e.what()).find("127.0.0.1:1"), std::string::npos) << e.what();
+  }
+}
+
+// Whoever has met the others may go without a word, also while these still look about.
+TEST(World, ARankThatLeavesAtOnceIsNoFailureOfTheOthers) {
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    test::on_ranks(3, [](const Group& group) { EXPECT_EQ(group.size(), 3); });
+  }
+}
+
+TEST(World, AskedForGpusSaysWhatIsMissing) {
+  if (why_no_nccl().empty()) GTEST_SKIP() << "this machine has GPUs and NCCL";
+  Launch launch;
+  launch.size = 2;
+  launch.gpus = true;
+  try {
+    const World world(launch);
+    FAIL() << "no error";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::configuration);
+    EXPECT_NE(std::string(e.what()).find(why_no_nccl()), std::string::npos) << e.what();
+  }
+}
+
+#ifdef HALCYON_NCCL_IS_BUILT
+TEST(Nccl, OnlyAGpuMayBeMissing) {
+  EXPECT_EQ(why_no_nccl(), why_no_cuda());
+}
+#endif
+
+// The same code over NCCL as over gloo; each rank a thread with a GPU of its own.
+TEST(Nccl, MovesAndAddsAsGlooDoes) {
+  if (!why_no_nccl().empty()) GTEST_SKIP() << why_no_nccl();
+  if (at::detail::getCUDAHooks().deviceCount() < 2) GTEST_SKIP() << "one GPU; two ranks need two";
+  const auto whole = at::randn({2, 3, 11, 8}), weight = at::randn({4, 3, 3, 3});
+  const auto outcome = [&](const Group& group, c10::Device device) {
+    const c10::DeviceGuard guard(device);
+    const auto x = shard(whole.to(device), -2, group).detach().requires_grad_();
+    const auto halo = halo_exchange(x, 2, -2, group, "periodic");
+    const auto w = weight.to(device).requires_grad_();
+    const auto y = conv(x, w, {}, 1, PerAxis(1), 1, 1, "zeros", -2, group);
+    (y.square().sum() + (halo * halo).sum()).backward();
+    return std::vector<at::Tensor>{halo.detach().cpu(), y.detach().cpu(), x.grad().cpu(),
+                                   w.grad().cpu()};
+  };
+  std::vector<std::vector<at::Tensor>> ours(2), wanted(2);
+  test::on_ranks(2, [&](const Group& group) { wanted[group.rank()] = outcome(group, c10::kCPU); });
+  const auto gpus = [&](const Group& group) {
+    ours[group.rank()] = outcome(group, c10::Device(c10::kCUDA, static_cast<int8_t>(group.rank())));
+  };
+  test::on_ranks(2, gpus, 60, /*gpus=*/true);
+  for (int64_t rank = 0; rank < 2; ++rank) {
+    EXPECT_TRUE(ours[rank][0].equal(wanted[rank][0]));
+    for (size_t i = 1; i < wanted[rank].size(); ++i) {
+      EXPECT_TRUE(ours[rank][i].allclose(wanted[rank][i], 1e-3, 1e-3)) << rank << ' ' << i;
+    }
   }
 }
 

@@ -283,6 +283,23 @@ def test_ring_of_other_types(dtype, bound):
         compare_ring([7, 1, 9], [7, 1, 9], heads_first(17, dtype=dtype), {"is_causal": causal}, bound=bound)
 
 
+def ring_under_autocast(q, k, v):
+    q, k, v = (part(one, dim=2).clone().requires_grad_() for one in (q, k, v))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = halcyon.parallel.scaled_dot_product_attention(q, k, v)
+    out.float().sum().backward()
+    return out.detach(), q.grad
+
+
+def test_ring_under_autocast():
+    q, k, v, _ = heads_first(11, dtype=torch.float32)
+    wanted = whole_attention(*(one.bfloat16().double() for one in (q, k, v)), False)
+    results = returned(on_ranks(2, ring_under_autocast, q, k, v))
+    assert all(one[0].dtype == torch.bfloat16 and one[1].dtype == torch.float32 for one in results)
+    # the operands are rounded, and the result; sums and exponentials are not
+    torch.testing.assert_close(torch.cat([one[0] for one in results], 2).double(), wanted, rtol=4.1e-3, atol=1e-4)
+
+
 def ring_of(qs, ks, keywords):
     return halcyon.parallel.scaled_dot_product_attention(qs[rank()], ks[rank()], ks[rank()], **keywords[rank()])
 

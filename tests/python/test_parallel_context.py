@@ -173,6 +173,26 @@ def test_inference(n, frames, prepared, base):
             assert (out - expected).abs().max() <= 1e-12 * expected.abs().max()
 
 
+def rounded(case, mode=None):
+    """Trained and analysed under autocast."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return trained(case, mode) + (analysed(case, mode)[0],)
+
+
+@pytest.mark.parametrize("base", [DIT, HEALDA], ids=["video_dit", "healda"])
+def test_autocast(base):
+    """What travels is rounded as the attention's projection rounds it: the output is one process' to the last bit."""
+    case = base | dict(frames=5, dtype=torch.float32)
+    out, dx, grads, inferred = rounded(case)
+    results = returned(on_ranks(3, rounded, case, "redistribute"))
+    assert torch.equal(torch.cat([one[0] for one in results], 2), out)
+    assert torch.equal(torch.cat([one[3] for one in results], 2), inferred)
+    torch.testing.assert_close(torch.cat([one[1] for one in results], 2), dx, rtol=0, atol=2e-2 * dx.abs().max().item())
+    for name, grad in grads.items():
+        difference = sum(one[2][name] for one in results if one[2][name] is not None) - grad
+        assert difference.abs().max() <= 2e-2 * grad.abs().max(), name
+
+
 def reduced(case):
     """A step as a trainer takes it: gradients summed over the ranks by all_reduce."""
     _, _, grads = trained(case, "redistribute")

@@ -11,7 +11,7 @@
 namespace halcyon::test {
 
 void on_ranks(int64_t size, const std::function<void(const parallel::Group&)>& f,
-              double timeout_seconds) {
+              double timeout_seconds, bool gpus) {
   const TemporaryFolder folder;
   std::vector<std::exception_ptr> thrown(size);
   std::vector<std::thread> threads;
@@ -21,6 +21,8 @@ void on_ranks(int64_t size, const std::function<void(const parallel::Group&)>& f
         parallel::Launch launch;
         launch.rank = rank;
         launch.size = size;
+        launch.local_rank = rank;
+        launch.gpus = gpus;
         launch.store_file = (folder.path() / "store").string();
         launch.timeout = std::chrono::milliseconds(static_cast<int64_t>(1000 * timeout_seconds));
         const parallel::World world(launch);
