@@ -16,6 +16,6 @@ for preset in "${presets[@]}"; do
     asan) OMP_NUM_THREADS=2 ctest --test-dir build/asan --output-on-failure -LE large -E install_ ;;
     # a death test forks: not with TSan; ignore_noninstrumented_modules: what LibTorch does inside itself
     tsan) OMP_NUM_THREADS=4 TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1 \
-      ctest --test-dir build/tsan --output-on-failure -LE large -R '^(base|sphere|ops|nn|obs|plots|assimilation)_' ;;
+      ctest --test-dir build/tsan --output-on-failure -LE large -R '^(base|sphere|ops|nn|parallel|obs|plots|assimilation)_' ;;
   esac
 done

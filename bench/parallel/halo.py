@@ -12,7 +12,7 @@ import pathlib
 import sys
 import types
 
-from ranks import SOURCE, run, spread, take_turns
+from turns import SOURCE, run, spread, take_turns
 
 SHAPES = [(1, 64, 192, 288), (1, 64, 181, 360)]
 

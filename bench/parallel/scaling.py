@@ -12,7 +12,7 @@ import math
 import sys
 from pathlib import Path
 
-from ranks import SOURCE, run
+from turns import SOURCE, run
 from scaling_formulas import (cut_in_buckets, KIB, Sent, sent_by_agreement, sent_by_context_parallel, sent_by_conv,
                               sent_by_data_parallel, sent_by_halo, sent_by_neighborhood, sent_by_pixel_neighborhood,
                               sent_by_reshard, sent_by_seams, sent_from_owners)

@@ -19,7 +19,7 @@ LocalMoments local_moments(const at::Tensor& given, at::IntArrayRef axes) {
     out.count *= sizes[axis];
     sizes[axis] = 1;
   }
-  if (out.count == 0) {
+  if (x.numel() == 0) {
     out.shift = at::zeros(sizes, x.options());
     out.centred = at::empty_like(x);
     out.mean = at::zeros(sizes, x.options().dtype(at::kDouble));
