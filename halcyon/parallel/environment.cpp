@@ -103,6 +103,7 @@ Launch launch_from_environment() {
     launch.port = static_cast<int>(*port);
   }
   launch.launcher_serves = text_of("TORCHELASTIC_USE_AGENT_STORE") == "True";
+  launch.attempt = number_of("TORCHELASTIC_RESTART_COUNT").value_or(0);
   const auto local_size = number_of("OMPI_COMM_WORLD_LOCAL_SIZE");
   HALCYON_CHECK_KIND(
       !local_size || *local_size == launch.size || text_of("MASTER_ADDR") ||

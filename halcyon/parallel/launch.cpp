@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/parallel/launch.h"
 
-#include <arpa/inet.h>
-#include <netdb.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <torch/csrc/distributed/c10d/FileStore.hpp>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
@@ -15,36 +10,13 @@
 #include "halcyon/base/error.h"
 #include "halcyon/parallel/companion.h"
 #include "halcyon/parallel/nccl/backend.h"
+#include "halcyon/parallel/own_address.h"
 
 namespace halcyon::parallel {
 namespace {
 
 using c10::intrusive_ptr;
 using c10::make_intrusive;
-
-// The address by which this machine reaches a host: what a routing table says, where the machine's
-// own name may mean another of its networks, or none.
-std::string own_address_towards(const std::string& host, int port) {
-  addrinfo hints{}, *found = nullptr;
-  hints.ai_socktype = SOCK_DGRAM;
-  if (getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found) != 0) return {};
-  std::string address;
-  for (auto* one = found; one && address.empty(); one = one->ai_next) {
-    const int fd = socket(one->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0) continue;
-    sockaddr_storage own{};
-    socklen_t size = sizeof own;
-    auto* const name = reinterpret_cast<sockaddr*>(&own);
-    char text[NI_MAXHOST];
-    if (connect(fd, one->ai_addr, one->ai_addrlen) == 0 && getsockname(fd, name, &size) == 0 &&
-        getnameinfo(name, size, text, sizeof text, nullptr, 0, NI_NUMERICHOST) == 0) {
-      address = text;
-    }
-    close(fd);
-  }
-  freeaddrinfo(found);
-  return address;
-}
 
 intrusive_ptr<c10d::Store> store_of(const Launch& launch) {
   if (!launch.store_file.empty()) {
@@ -56,15 +28,17 @@ intrusive_ptr<c10d::Store> store_of(const Launch& launch) {
   options.numWorkers = static_cast<size_t>(launch.size);
   options.waitWorkers = !launch.launcher_serves;
   options.timeout = launch.timeout;
-  return make_intrusive<c10d::TCPStore>(launch.host, options);
+  const auto store = make_intrusive<c10d::TCPStore>(launch.host, options);
+  // torchrun's store outlives the processes that it starts again: what those wrote is not ours
+  return make_intrusive<c10d::PrefixStore>(fmt::format("halcyon attempt {}", launch.attempt),
+                                           store);
 }
 
-std::shared_ptr<gloo::transport::Device> device_of(const Launch& launch) {
+std::shared_ptr<gloo::transport::Device> device_of(c10d::Store& store, const Launch& launch) {
+  const auto address = own_address(store, launch);  // by all ranks, whatever one's environment says
   if (const char* const interface = std::getenv("GLOO_SOCKET_IFNAME"); interface && *interface) {
     return c10d::ProcessGroupGloo::createDeviceForInterface(interface);
   }
-  const auto address =
-      launch.store_file.empty() ? own_address_towards(launch.host, launch.port) : std::string();
   return address.empty() ? c10d::ProcessGroupGloo::createDefaultDevice()
                          : c10d::ProcessGroupGloo::createDeviceForHostname(address);
 }
@@ -120,7 +94,8 @@ World::World(const Launch& launch) : launch_(launch), group_(Group::alone()) {
   connection_ = std::make_unique<Connection>();
   try {
     connection_->store = store_of(launch);
-    connection_->device = device_of(launch);
+    connection_->store->setTimeout(launch.timeout);
+    connection_->device = device_of(*connection_->store, launch);
     group_ = connection_->make(launch, launch.rank, launch.size);
   } catch (const std::exception& e) {
     std::string why = e.what();

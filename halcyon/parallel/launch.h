@@ -21,6 +21,7 @@ struct Launch {
   std::string host = "127.0.0.1";
   int port = 29500;
   bool launcher_serves = false;
+  int64_t attempt = 0;  // how often the launcher has started this run again
   std::chrono::milliseconds timeout = std::chrono::minutes(30);
   bool gpus = false;  // groups move tensors of GPUs too, by NCCL; this process has GPU local_rank
 };

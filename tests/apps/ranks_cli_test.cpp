@@ -107,6 +107,22 @@ TEST(RanksCli, TorchrunTrainsAsOneProcess) {
   }
 }
 
+// The processes of the first attempt met in the store of the second.
+TEST(RanksCli, TorchrunStartsThemAgain) {
+  const auto folder = runs().folder().string();
+  const auto program = (test::binary_dir() / "bin/halcyon").string();
+  write_text(runs().file("again.sh"),
+             fmt::format("'{}' train '{}/train.yaml' --set training.accumulate=4 "
+                         "--set training.output='{}/again' --set weights='{}/again.safetensors' && "
+                         "[ $TORCHELASTIC_RESTART_COUNT = 1 ]\n",
+                         program, folder, folder, folder));
+  const auto command = fmt::format(
+      "OMP_NUM_THREADS=1 '{}' --no-python --standalone --max-restarts 1 --nproc-per-node 2 -- bash "
+      "'{}/again.sh' >'{}/again.log' 2>&1",
+      (test::source_dir() / ".venv/bin/torchrun").string(), folder, folder);
+  EXPECT_EQ(std::system(command.c_str()), 0) << read_text(runs().file("again.log"));
+}
+
 TEST(RanksCli, MpirunTrainsAsOneProcess) {
   if (test::halcyon_says("--version", "2>&1", "command -v mpirun >/dev/null && ").code != 0) {
     GTEST_SKIP() << "no mpirun on this machine";
