@@ -108,6 +108,8 @@ def main():
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
+    # with glibc's heap as it is, what a call pays in page faults depends on the calls before it
+    os.environ |= dict(MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_=str(1 << 40))
     context = multiprocessing.get_context("spawn")
     for ranks in arguments.ranks:
         with tempfile.TemporaryDirectory() as folder:

@@ -87,8 +87,10 @@ void Exchange::post() {
         if (!together) pending_.push_back({peer, std::move(work)});
       }
     };
-    run(receives_, &c10d::Backend::recv);
+    // Sends first: gloo's thread then moves the data when the peer asks. A send that finds the peer
+    // asking moves it here, under a lock that gloo's thread spins on.
     run(sends_, &c10d::Backend::send);
+    run(receives_, &c10d::Backend::recv);
     if (together) pending_.push_back({peer, backend->endCoalescing()});
   } catch (const std::exception& e) {
     fail(peer, e.what());
