@@ -66,7 +66,8 @@ class Problem:
             return sum((g * w).sum() for g, w in zip(self.first(inputs, create_graph), weights))
 
         slopes = torch.autograd.grad(of_gradients(self.inputs, True), self.inputs)
-        ahead, behind = (total(of_gradients([one.requires_grad_() for one in self.along(s)], False)) for s in (STEP, -STEP))
+        ahead, behind = (total(of_gradients([one.requires_grad_() for one in self.along(step)], False))
+                         for step in (STEP, -STEP))
         close(self.slope(slopes), (ahead - behind) / (2 * STEP), "second derivative")
 
     def check_adjoint(self):
@@ -123,7 +124,8 @@ def batch_norm(x, weight, bias):
 
 
 OPERATIONS = {
-    **{f"halo_exchange {edge}": (halo(edge, (3, 2)), LINEAR, SECOND) for edge in ("zero", "periodic", "reflect", "none")},
+    **{f"halo_exchange {edge}": (halo(edge, (3, 2)), LINEAR, SECOND)
+       for edge in ("zero", "periodic", "reflect", "none")},
     "halo_exchange fold": (halo("fold", 2, fold_dim=-1, fold_sign=-1.0), LINEAR, SECOND),
     "gather_rows": (of_rows(lambda x: parallel.gather_rows(x, -3 + rank(), 15, -2, None, "periodic")), LINEAR, SECOND),
     "gather_index": (entries, LINEAR, SECOND),
@@ -146,7 +148,8 @@ OPERATIONS = {
     "batch_norm": (of_rows(batch_norm, [(3,), (3,)]), SECOND),
     "na1d": (attention(lambda q, k, v: parallel.na1d(q, k, v, 5), (1, 13, 2, 4), 1),),
     "na2d": (attention(lambda q, k, v: parallel.na2d(q, k, v, (5, 3), dilation=(2, 1)), HEADS, 1),),
-    "na3d": (attention(lambda q, k, v: parallel.na3d(q, k, v, 3, is_causal=(True, False, False)), (1, 12, 4, 3, 2, 4), 1),),
+    "na3d": (attention(lambda q, k, v: parallel.na3d(q, k, v, 3, is_causal=(True, False, False)), (1, 12, 4, 3, 2, 4),
+                       1),),
     "neighborhood_attention_healpix": (attention(lambda q, k, v: parallel.neighborhood_attention_healpix(
         q, k, v, 2, rings=1), (1, SPHERE, 2, 4), 1),),
     "scaled_dot_product_attention": (attention(lambda q, k, v: parallel.scaled_dot_product_attention(
