@@ -77,8 +77,8 @@ class VideoDiTBlockImpl : public torch::nn::Module {
                      const RopeTables& temporal_attn_kwargs = {}, const FramesOnRanks& ranks = {});
 
   // The same without gradients, and in the place of hidden_states, which must be contiguous: beside
-  // them there is room for pieces of some thousand tokens only. Differs by rounding, as products
-  // have other shapes.
+  // them there is room for pieces of some thousand tokens only (with ranks, also for what goes to
+  // them and what comes). Differs by rounding, as products have other shapes.
   void forward_in_place(const at::Tensor& hidden_states, const at::Tensor& c,
                         const SpatialAttentionKwargs& attn_kwargs = {},
                         const std::any& cross_attn_kwargs = {},

@@ -23,7 +23,8 @@ class HealDAImpl : public torch::nn::Module {
   // ((b * T) + t) * X + pixel at level_model; class_labels (B, condition_dim) exactly when
   // condition_dim > 0. Returns (B, out_channels, T, X_in). With a region, X_in are the fine pixels
   // and X the coarse pixels of the region, ascending. Without gradients in evaluation mode the
-  // blocks work in place and piece by piece: beside weights and inputs there is one activation.
+  // blocks work in place and piece by piece: beside weights and inputs there is one activation, and
+  // with frames on ranks two more of a rank's share, in the type that the attention reads.
   at::Tensor forward(const at::Tensor& x, const at::Tensor& t, const at::Tensor& second_of_day,
                      const at::Tensor& day_of_year, const ObsContext& obs_ctx,
                      const std::optional<at::Tensor>& class_labels = std::nullopt);
