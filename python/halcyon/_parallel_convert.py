@@ -8,7 +8,7 @@ from dataclasses import dataclass as _dataclass, field as _field
 import torch as _torch
 from torch import nn as _nn
 
-from . import parallel as _parallel
+from . import _C, _parallel_norms as _norms, _parallel_operators as _operators
 
 __all__ = ["ConvertReport", "convert"]
 
@@ -47,8 +47,8 @@ def _dims(module, names="123"):
 
 class _Conv:
     def forward(self, x):
-        return _parallel.conv(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups,
-                              self.padding_mode, **self.sharding.options())
+        return _operators.conv(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups,
+                               self.padding_mode, **self.sharding.options())
 
 
 class _ConvTranspose:
@@ -56,8 +56,8 @@ class _ConvTranspose:
         if output_size is not None:
             raise ValueError("[convert] expected a transposed convolution without output_size on a sharded axis; "
                              "output_padding says the same")
-        return _parallel.conv_transpose(x, self.weight, self.bias, self.stride, self.padding, self.output_padding,
-                                        self.groups, self.dilation, **self.sharding.options())
+        return _operators.conv_transpose(x, self.weight, self.bias, self.stride, self.padding, self.output_padding,
+                                         self.groups, self.dilation, **self.sharding.options())
 
 
 class _Pool:
@@ -66,25 +66,25 @@ class _Pool:
         kernel = self.kernel_size if isinstance(self.kernel_size, (tuple, list)) else (self.kernel_size,) * n
         own = dict(mode="max", dilation=self.dilation) if hasattr(self, "return_indices") else \
             dict(mode="avg", count_include_pad=self.count_include_pad)
-        return _parallel.pool(x, kernel, self.stride, self.padding, ceil_mode=self.ceil_mode, **own,
-                              **self.sharding.options())
+        return _operators.pool(x, kernel, self.stride, self.padding, ceil_mode=self.ceil_mode, **own,
+                               **self.sharding.options())
 
 
 class _Upsample:
     def forward(self, x):
-        return _parallel.interpolate(x, self.size, self.scale_factor, self.mode, self.align_corners,
-                                     **self.sharding.options())
+        return _operators.interpolate(x, self.size, self.scale_factor, self.mode, self.align_corners,
+                                      **self.sharding.options())
 
 
 class _GroupNorm:
     def forward(self, x):
-        return _parallel.group_norm(x, self.num_groups, self.weight, self.bias, self.eps, **self.sharding.options())
+        return _norms.group_norm(x, self.num_groups, self.weight, self.bias, self.eps, **self.sharding.options())
 
 
 class _LayerNorm:
     def forward(self, x):
-        return _parallel.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps,
-                                    **self.sharding.options())
+        return _norms.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps,
+                                 **self.sharding.options())
 
 
 class _BatchNorm:
@@ -97,8 +97,8 @@ class _BatchNorm:
                 momentum = 1.0 / float(self.num_batches_tracked)
         of_batch = self.training or (self.running_mean is None and self.running_var is None)
         track = not self.training or self.track_running_stats
-        return _parallel.batch_norm(x, self.running_mean if track else None, self.running_var if track else None,
-                                    self.weight, self.bias, of_batch, momentum, self.eps, group=self.sharding.group)
+        return _norms.batch_norm(x, self.running_mean if track else None, self.running_var if track else None,
+                                 self.weight, self.bias, of_batch, momentum, self.eps, group=self.sharding.group)
 
 
 _FORMS = {form: mixin for mixin, forms in (
@@ -221,7 +221,7 @@ def convert(module, group=None, dim=-2):
         raise ValueError(f"[convert] expected a torch.nn.Module, got {type(module).__name__}")
     if not isinstance(dim, int) or isinstance(dim, bool):
         raise ValueError(f"[convert] expected dim as an int, got {dim!r}")
-    _parallel.split_sizes(0, group)  # a TypeError for what is no group
+    _C.parallel.split_sizes(0, group)  # a TypeError for what is no group
     report, seen = ConvertReport(), {}
 
     def visit(one, name):
