@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 import halcyon
+from turns import keep_memory
 
 CHANNELS, ROWS, COLUMNS = 64, 192, 288   # of a rank
 
@@ -108,8 +109,7 @@ def main():
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
-    # with glibc's heap as it is, what a call pays in page faults depends on the calls before it
-    os.environ |= dict(MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_=str(1 << 40))
+    keep_memory()
     context = multiprocessing.get_context("spawn")
     for ranks in arguments.ranks:
         with tempfile.TemporaryDirectory() as folder:

@@ -9,16 +9,13 @@ table is one run, contenders in turn:
 Needs the right to make namespaces."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parent.parent.parent
-# with glibc's heap as it is, what a call pays in page faults depends on the calls before it
-os.environ |= dict(MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_=str(1 << 40))
 sys.path[:0] = [str(SOURCE / one) for one in ("build/python", "tests/python", "bench/parallel")]
 
-from turns import spread, take_turns  # noqa: E402
+from turns import keep_memory, spread, take_turns  # noqa: E402
 
 CHANNELS, ROWS, COLUMNS = 64, 192, 288   # of a rank
 
@@ -53,6 +50,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     import hosts
+    keep_memory()
     reason = hosts.why_not()
     if reason:
         sys.exit(f"no simulated hosts here: {reason}")

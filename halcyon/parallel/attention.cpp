@@ -11,6 +11,7 @@
 
 #include "halcyon/base/describe.h"
 #include "halcyon/base/error.h"
+#include "halcyon/ops/kept.h"
 #include "halcyon/parallel/agreement.h"
 #include "halcyon/parallel/attention_block.h"
 #include "halcyon/parallel/exchange.h"
@@ -38,7 +39,6 @@ struct Problem {
 
   int64_t keys_of(int64_t rank) const { return key_starts[rank + 1] - key_starts[rank]; }
 };
-using Kept = std::shared_ptr<const Problem>;
 
 at::Tensor wide(const at::Tensor& t) {
   return t.to(t.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
@@ -189,37 +189,31 @@ BlockGradients differentiable_backward(const at::Tensor& query, const at::Tensor
 
 struct RingAttention : torch::autograd::Function<RingAttention> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& query, const at::Tensor& key,
-                            const at::Tensor& value, const Kept& problem) {
+                            const at::Tensor& value,
+                            const std::shared_ptr<const Problem>& problem) {
     const auto output = forward_of(query, key, value, *problem);
     // of half precision the wide result is kept: the backward's delta is exact then
     ctx->save_for_backward({query, key, value});
-    auto& kept = state_of(*ctx);
-    kept.problem = problem;
-    kept.output = output;
+    Kept<State>::keep(*ctx, std::make_shared<const State>(State{problem, output}));
     const auto out = output.out.to(query.scalar_type());
     return out.is_same(output.out) ? out.clone() : out;
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
     const auto saved = ctx->get_saved_variables();
-    const auto& kept = state_of(*ctx);
+    const auto kept = Kept<State>::of(*ctx);
     const auto grad =
         at::GradMode::is_enabled()
-            ? differentiable_backward(saved[0], saved[1], saved[2], grads[0], *kept.problem)
-            : backward_of(saved[0], saved[1], saved[2], kept.output, grads[0], *kept.problem);
+            ? differentiable_backward(saved[0], saved[1], saved[2], grads[0], *kept->problem)
+            : backward_of(saved[0], saved[1], saved[2], kept->output, grads[0], *kept->problem);
     return {grad.query, grad.key, grad.value, {}};
   }
 
  private:
-  struct State : torch::CustomClassHolder {
-    Kept problem;
+  struct State {
+    std::shared_ptr<const Problem> problem;
     BlockOutput output;
   };
-  static State& state_of(AutogradContext& ctx) {
-    auto& slot = ctx.saved_data["state"];
-    if (slot.isNone()) slot = c10::IValue::make_capsule(c10::make_intrusive<State>());
-    return *static_cast<State*>(slot.toCapsule().get());
-  }
 };
 
 void check_operands(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
@@ -285,7 +279,8 @@ at::Tensor scaled_dot_product_attention(const at::Tensor& given_query, const at:
   const auto any_grad = agreement.any(grad_at);
   const auto joined = [&](const at::Tensor& t) { return joined_to_backward(t, any_grad); };
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-  return RingAttention::apply(joined(query), joined(key), joined(value), Kept(problem));
+  return RingAttention::apply(joined(query), joined(key), joined(value),
+                              std::shared_ptr<const Problem>(problem));
 }
 
 }  // namespace halcyon::parallel

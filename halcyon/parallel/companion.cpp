@@ -40,34 +40,37 @@ int64_t process_namespace() {
   return stat("/proc/self/ns/pid", &about) == 0 ? static_cast<int64_t>(about.st_ino) : 0;
 }
 
+// What every rank tells: all tell all, so that a rank that is missing is named by each.
+std::vector<at::Tensor> told(const Group& group, const std::string& operation, int64_t tag,
+                             const at::Tensor& mine) {
+  std::vector<at::Tensor> all;
+  Exchange exchange(group, operation, tag, /*counted=*/false);
+  for (int64_t r = 0; r < group.size(); ++r) {
+    all.push_back(r == group.rank() ? mine : at::zeros_like(mine));
+    if (r == group.rank()) continue;
+    exchange.receive(r, all.back());
+    exchange.send(r, mine);
+  }
+  exchange.post();
+  exchange.wait();
+  return all;
+}
+
 // Rank 0 makes the memory and tells its name; it is used where every rank can open it.
 std::unique_ptr<SharedQueues> queues_over(const Group& group, const std::string& operation) {
   const auto me = group.rank(), ranks = group.size();
   std::unique_ptr<SharedSegment> segment;
-  // all tell all, so that a rank that is missing is named by each
-  std::vector<at::Tensor> names;
-  names.reserve(ranks);
-  for (int64_t r = 0; r < ranks; ++r) names.push_back(at::zeros({kNameBytes}, at::kByte));
   const auto numbers = process_namespace();
   auto theirs = numbers;
-  {
-    if (me == 0) {
-      auto* const own = static_cast<char*>(names[0].mutable_data_ptr());
-      if (is_wanted()) segment = SharedSegment::create(ranks);
-      if (segment) std::strncpy(own, segment->name().c_str(), kNameBytes - sizeof numbers - 1);
-      std::memcpy(own + kNameBytes - sizeof numbers, &numbers, sizeof numbers);
-    }
-    Exchange exchange(group, operation, kNameTag, /*counted=*/false);
-    for (int64_t r = 0; r < ranks; ++r) {
-      if (r != me) exchange.receive(r, names[r]);
-    }
-    for (int64_t r = 0; r < ranks; ++r) {
-      if (r != me) exchange.send(r, names[me]);
-    }
-    exchange.post();
-    exchange.wait();
+  const auto name = at::zeros({kNameBytes}, at::kByte);
+  if (me == 0) {
+    auto* const own = static_cast<char*>(name.mutable_data_ptr());
+    if (is_wanted()) segment = SharedSegment::create(ranks);
+    if (segment) std::strncpy(own, segment->name().c_str(), kNameBytes - sizeof numbers - 1);
+    std::memcpy(own + kNameBytes - sizeof numbers, &numbers, sizeof numbers);
   }
-  auto* const text = static_cast<char*>(names[0].mutable_data_ptr());
+  const auto of_rank_0 = told(group, operation, kNameTag, name)[0];
+  auto* const text = static_cast<char*>(of_rank_0.mutable_data_ptr());
   std::memcpy(&theirs, text + kNameBytes - sizeof theirs, sizeof theirs);
   text[kNameBytes - sizeof theirs - 1] = 0;
   const bool same = theirs == numbers && numbers != 0;
@@ -75,20 +78,11 @@ std::unique_ptr<SharedQueues> queues_over(const Group& group, const std::string&
   if (me != 0 && text[0] && same && is_wanted()) segment = SharedSegment::open(text, ranks);
 
   const auto mine = at::full({1}, segment ? 1 : 0, at::kLong);
-  std::vector<at::Tensor> answers;
-  Exchange exchange(group, operation, kAnswerTag, /*counted=*/false);
-  for (int64_t r = 0; r < ranks; ++r) {
-    answers.push_back(r == me ? mine : at::zeros({1}, at::kLong));
-    if (r != me) exchange.receive(r, answers.back());
-  }
   std::unique_ptr<SharedQueues> queues;
-  for (int64_t r = 0; r < ranks; ++r) {
-    if (r != me) exchange.send(r, mine);
-  }
   auto* const made = segment.get();
+  // before the answer: whoever has it may look after this rank's process
   if (segment) queues = std::make_unique<SharedQueues>(std::move(segment), me, ranks);
-  exchange.post();
-  exchange.wait();
+  const auto answers = told(group, operation, kAnswerTag, mine);
   if (me == 0 && made) made->remove();
   for (const auto& answer : answers) {
     if (answer.item<int64_t>() == 0) return nullptr;

@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include <fstream>
-#include <functional>
 #include <torch/csrc/distributed/c10d/Store.hpp>
 
 #include "halcyon/parallel/launch.h"

@@ -24,9 +24,9 @@ const test::SmallRuns& runs() {
   return small;
 }
 
-std::string torchrun(int ranks) {
-  return fmt::format("OMP_NUM_THREADS=1 '{}' --no-python --standalone --nproc-per-node {} --",
-                     (test::source_dir() / ".venv/bin/torchrun").string(), ranks);
+std::string torchrun(int ranks, const char* more = "") {
+  return fmt::format("OMP_NUM_THREADS=1 '{}' --no-python --standalone --nproc-per-node {} {} --",
+                     (test::source_dir() / ".venv/bin/torchrun").string(), ranks, more);
 }
 
 std::string training(const std::string& name, const std::string& more = "") {
@@ -116,10 +116,8 @@ TEST(RanksCli, TorchrunStartsThemAgain) {
                          "--set training.output='{}/again' --set weights='{}/again.safetensors' && "
                          "[ $TORCHELASTIC_RESTART_COUNT = 1 ]\n",
                          program, folder, folder, folder));
-  const auto command = fmt::format(
-      "OMP_NUM_THREADS=1 '{}' --no-python --standalone --max-restarts 1 --nproc-per-node 2 -- bash "
-      "'{}/again.sh' >'{}/again.log' 2>&1",
-      (test::source_dir() / ".venv/bin/torchrun").string(), folder, folder);
+  const auto command = fmt::format("{} bash '{}/again.sh' >'{}/again.log' 2>&1",
+                                   torchrun(2, "--max-restarts 1"), folder, folder);
   EXPECT_EQ(std::system(command.c_str()), 0) << read_text(runs().file("again.log"));
 }
 

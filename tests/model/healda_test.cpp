@@ -3,6 +3,7 @@
 
 #include "halcyon/base/error.h"
 #include "halcyon/sphere/healpix.h"
+#include "tests/model/small_healda.h"
 #include "tests/nn/golden_module.h"
 #include "tests/support/compare.h"
 #include "tests/support/paths.h"
@@ -91,25 +92,6 @@ TEST(HealDA, ProductionShape) {
   EXPECT_EQ(buffers["dit.conditioning_embedder.map_noise.freqs"].size(0), 64);
 }
 
-HealDAConfig small() {
-  HealDAConfig config;
-  config.out_channels = 3;
-  config.hidden_size = 16;
-  config.num_layers = 2;
-  config.num_heads = 2;
-  config.level_in = 2;
-  config.level_model = 1;
-  config.time_length = 2;
-  config.condition_embed_dim = 8;
-  config.noise_channels = 8;
-  config.obs_meta_dim = 5;
-  config.obs_token_dim = 8;
-  config.pixel_attn_n_q_heads = 16;
-  config.pixel_attn_n_kv_heads = 1;
-  config.pixel_attn_head_dim = 4;
-  return config;
-}
-
 struct Inputs {
   explicit Inputs(int64_t pixels_in = 192, int64_t pixels = 48, int64_t observations = 30) {
     x = torch::randn({1, 2, 2, pixels_in});
@@ -134,7 +116,7 @@ void draw_all(HealDA& model) {
 }
 
 TEST(HealDA, WithoutObservationsEveryParameterHasAGradient) {
-  HealDA model(small());
+  HealDA model(small_healda());
   const Inputs in(192, 48, 0);
   in.run(model).sum().backward();
   for (const auto& entry : model->named_parameters()) {
@@ -147,7 +129,7 @@ TEST(HealDA, WithoutObservationsEveryParameterHasAGradient) {
 
 TEST(HealDA, PreparedForInferenceComputesTheSame) {
   torch::manual_seed(8);
-  HealDA model(small());
+  HealDA model(small_healda());
   draw_all(model);
   const Inputs in;
   const torch::NoGradGuard no_grad;
@@ -167,7 +149,7 @@ TEST(HealDA, PreparedForInferenceComputesTheSame) {
   model->eval();
   EXPECT_FALSE(near(in.run(model), expected, 1e-3));
 
-  auto config = small();
+  auto config = small_healda();
   config.condition_dim = 3;
   HealDA labelled(config);
   try {
@@ -180,7 +162,7 @@ TEST(HealDA, PreparedForInferenceComputesTheSame) {
 
 TEST(HealDA, RegionNeedsNoMoreThanItsPixels) {
   torch::manual_seed(9);
-  auto config = small();
+  auto config = small_healda();
   config.region = std::vector<int64_t>{3, 4, 20, 21, 22};
   HealDA model(config);
   EXPECT_EQ(model->pixels_in(), 20);
@@ -190,10 +172,10 @@ TEST(HealDA, RegionNeedsNoMoreThanItsPixels) {
   EXPECT_EQ(in.run(model).sizes(), at::IntArrayRef({1, 3, 2, 20}));
 
   // the region that is the whole sphere is the global model, bit for bit
-  auto whole = small();
+  auto whole = small_healda();
   whole.region.emplace();
   for (int64_t i = 0; i < 48; ++i) whole.region->push_back(i);
-  HealDA sphere(small()), all(whole);
+  HealDA sphere(small_healda()), all(whole);
   draw_all(sphere);
   Named state;
   for (const auto& entry : sphere->named_parameters()) state.emplace(entry.key(), entry.value());
@@ -206,7 +188,7 @@ TEST(HealDA, RegionNeedsNoMoreThanItsPixels) {
 }
 
 TEST(HealDA, DtypesAndModes) {
-  HealDA model(small());
+  HealDA model(small_healda());
   draw_all(model);
   model->eval();
   Inputs in;
@@ -222,7 +204,7 @@ TEST(HealDA, DtypesAndModes) {
 }
 
 TEST(HealDA, DropPathAfterTheFirstBlocks) {
-  auto config = small();
+  auto config = small_healda();
   config.drop_path_zero_first_n_blocks = 1;
   config.drop_path = 0.5;
   HealDA model(config);
@@ -235,7 +217,7 @@ TEST(HealDA, DropPathAfterTheFirstBlocks) {
 }
 
 TEST(HealDA, Labels) {
-  auto config = small();
+  auto config = small_healda();
   config.condition_dim = 3;
   HealDA model(config);
   draw_all(model);
@@ -247,7 +229,7 @@ TEST(HealDA, Labels) {
 }
 
 TEST(HealDA, RefusesInOrder) {
-  HealDA model(small());
+  HealDA model(small_healda());
   Inputs in;
   const auto refused = [&](const std::string& part, auto&& spoil) {
     spoil();
@@ -273,7 +255,7 @@ TEST(HealDA, RefusesInOrder) {
 
 TEST(HealDA, RefusesConfigurations) {
   const auto with = [](auto&& change) {
-    auto config = small();
+    auto config = small_healda();
     change(config);
     return [config] { HealDA{config}; };
   };

@@ -6,6 +6,7 @@
 #include "halcyon/base/error.h"
 #include "halcyon/model/healda.h"
 #include "halcyon/parallel/reduce_gradients.h"
+#include "tests/model/small_healda.h"
 #include "tests/support/compare.h"
 #include "tests/support/ranks.h"
 
@@ -15,21 +16,8 @@ namespace {
 constexpr int64_t kBatch = 2, kFrames = 5, kPixels = 48, kObservations = 60;
 
 HealDA small_model() {
-  HealDAConfig config;
-  config.out_channels = 3;
-  config.hidden_size = 16;
-  config.num_layers = 2;
-  config.num_heads = 2;
-  config.level_in = 2;
-  config.level_model = 1;
+  auto config = test::small_healda();
   config.time_length = kFrames;
-  config.condition_embed_dim = 8;
-  config.noise_channels = 8;
-  config.obs_meta_dim = 5;
-  config.obs_token_dim = 8;
-  config.pixel_attn_n_q_heads = 16;
-  config.pixel_attn_n_kv_heads = 1;
-  config.pixel_attn_head_dim = 4;
   HealDA model(config);
   model->to(torch::kDouble);
   return model;

@@ -193,24 +193,11 @@ class HostRanks(ranks.Ranks):
     """The processes of one group: a rank on each of the hosts named, which may come several times."""
 
     def __init__(self, hosts, timeout=30):
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["torch", "numpy", "halcyon"])
-        os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
-        self.folder = tempfile.TemporaryDirectory()
-        store = os.path.join(self.folder.name, "store")
-        self.pipes, self.processes = [], []
-        for index, host in enumerate(hosts):
-            ours, theirs = context.Pipe()
-            serve = (index, len(hosts), store, theirs, timeout, list(sys.path))
-            process = context.Process(target=_serve_at, args=(host.places(), *serve), daemon=True)
-            process.start()
-            theirs.close()
-            self.pipes.append(ours)
-            self.processes.append(process)
+        self.hosts = hosts
+        super().__init__(len(hosts), timeout)
 
-    def ask(self, function, *args):
-        for pipe in self.pipes:
-            pipe.send((function.__module__, function.__name__, args))
+    def serving(self, index, args):
+        return _serve_at, (self.hosts[index].places(), *args)
 
     def answers(self, seconds=60):
         until = time.monotonic() + seconds

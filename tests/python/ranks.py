@@ -78,16 +78,23 @@ class Ranks:
         self.pipes, self.processes = [], []
         for index in range(size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(index, size, store, theirs, timeout, list(sys.path)),
-                                      daemon=True)
+            target, args = self.serving(index, (index, size, store, theirs, timeout, list(sys.path)))
+            process = context.Process(target=target, args=args, daemon=True)
             process.start()
             theirs.close()
             self.pipes.append(ours)
             self.processes.append(process)
 
-    def __call__(self, function, *args):
+    def serving(self, index, args):
+        """What a rank's process runs, with its arguments."""
+        return _serve, args
+
+    def ask(self, function, *args):
         for pipe in self.pipes:
             pipe.send((function.__module__, function.__name__, args))
+
+    def __call__(self, function, *args):
+        self.ask(function, *args)
         return [pipe.recv() for pipe in self.pipes]
 
     def close(self):
