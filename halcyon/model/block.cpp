@@ -8,6 +8,7 @@
 
 #include "halcyon/base/error.h"
 #include "halcyon/nn/checks.h"
+#include "halcyon/nn/drop_rows.h"
 #include "halcyon/ops/adaln/adaln.h"
 #include "halcyon/parallel/time_space.h"
 #include "halcyon/parallel/window.h"
@@ -34,10 +35,7 @@ SpatialAttentionOptions spatial_options(const VideoDiTBlockOptions& options) {
 }  // namespace
 
 at::Tensor drop_path(const at::Tensor& gate, double rate, bool training) {
-  if (!training || rate == 0) return gate;
-  auto kept = at::empty({gate.size(0), 1}, gate.options()).bernoulli_(1 - rate);
-  if (rate < 1) kept.div_(1 - rate);
-  return gate * kept;
+  return training && rate > 0 ? drop_rows(gate, rate, /*rescale=*/true) : gate;
 }
 
 VideoDiTBlockImpl::VideoDiTBlockImpl(VideoDiTBlockOptions options)

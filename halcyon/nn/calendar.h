@@ -5,6 +5,12 @@
 
 namespace halcyon {
 
+// The formula of CalendarEmbedding: day_of_year and second_of_day (B, T), lon (X,) degrees and
+// frequencies (K,), all on one device -> (B, T, X, 4 K), contiguous. sign is that of the longitude
+// in the local time: 1, or -1 for the legacy bug.
+at::Tensor calendar_features(const at::Tensor& day_of_year, const at::Tensor& second_of_day,
+                             const at::Tensor& lon, const at::Tensor& frequencies, double sign = 1);
+
 // Where a frame stands in the day and in the year, at every pixel: cosines and sines of the local
 // time of day and of the day of the year, frequencies 2 pi k with k = 1 .. embed_channels. No
 // parameters, nothing saved.
@@ -23,6 +29,7 @@ class CalendarEmbeddingImpl : public torch::nn::Module {
   at::Tensor channels_last(const at::Tensor& day_of_year, const at::Tensor& second_of_day);
 
   const at::Tensor& lon() const { return lon_; }
+  const at::Tensor& frequencies() const { return frequencies_; }
 
  private:
   at::Tensor lon_, frequencies_;  // follow the inputs to their device

@@ -11,6 +11,7 @@
 
 #include "halcyon/base/error.h"
 #include "halcyon/nn/checks.h"
+#include "halcyon/nn/drop_rows.h"
 #include "halcyon/nn/parameters.h"
 
 namespace halcyon {
@@ -20,20 +21,11 @@ constexpr const char* kEdm = "EDMConditionEmbedder";
 constexpr const char* kDit = "DiTConditionEmbedder";
 constexpr const char* kZero = "ZeroConditioningEmbedder";
 
-// (1 / max_positions)^(i / steps), i = 0 .. half - 1, as single precision computes it
-at::Tensor frequency_ladder(int64_t half, int64_t steps, double max_positions) {
-  const auto exponents = at::arange(half, at::kFloat) / static_cast<double>(steps);
-  return at::pow(at::scalar_tensor(1.0 / max_positions, at::kFloat), exponents);
-}
-
-// t times every frequency, at least in single precision
-at::Tensor angles(const char* name, const at::Tensor& t, const at::Tensor& freqs) {
+void check_noise(const char* name, const at::Tensor& t, const at::Tensor& freqs) {
   nn::check_rank(name, "t", t, 1, "(B,)");
   HALCYON_CHECK(!t.is_complex(), name, "expected a real t, got {}", describe(t));
   HALCYON_CHECK(t.device() == freqs.device(), name, "expected t on {}, got {}",
                 freqs.device().str(), describe(t));
-  const auto type = at::promote_types(freqs.scalar_type(), at::kFloat);
-  return at::outer(t.to(type), freqs.to(type));
 }
 
 void check_condition(const char* name, const at::Tensor& condition, int64_t batch, int64_t width,
@@ -44,6 +36,17 @@ void check_condition(const char* name, const at::Tensor& condition, int64_t batc
 }
 
 }  // namespace
+
+at::Tensor frequency_ladder(int64_t half, int64_t steps, double max_positions) {
+  const auto exponents = at::arange(half, at::kFloat) / static_cast<double>(steps);
+  return at::pow(at::scalar_tensor(1.0 / max_positions, at::kFloat), exponents);
+}
+
+at::Tensor noise_features(const at::Tensor& t, const at::Tensor& freqs, bool cosines_first) {
+  const auto type = at::promote_types(freqs.scalar_type(), at::kFloat);
+  const auto x = at::outer(t.to(type), freqs.to(type));
+  return cosines_first ? at::cat({x.cos(), x.sin()}, 1) : at::cat({x.sin(), x.cos()}, 1);
+}
 
 EDMConditionEmbedderImpl::EDMConditionEmbedderImpl(EDMConditionEmbedderOptions options)
     : ConditioningEmbedderBase(kEdm), options_(options) {
@@ -69,8 +72,8 @@ EDMConditionEmbedderImpl::EDMConditionEmbedderImpl(EDMConditionEmbedderOptions o
 }
 
 at::Tensor EDMConditionEmbedderImpl::noise_features(const at::Tensor& t) {
-  const auto x = angles(kEdm, t, freqs_);
-  return at::cat({x.sin(), x.cos()}, 1).to(map_layer0_->weight.scalar_type());
+  check_noise(kEdm, t, freqs_);
+  return halcyon::noise_features(t, freqs_).to(map_layer0_->weight.scalar_type());
 }
 
 at::Tensor EDMConditionEmbedderImpl::forward(const at::Tensor& t,
@@ -79,10 +82,8 @@ at::Tensor EDMConditionEmbedderImpl::forward(const at::Tensor& t,
   if (!map_condition_.is_empty() && condition && condition->defined()) {
     check_condition(kEdm, *condition, t.size(0), options_.condition_dim, map_condition_->weight);
     auto labels = *condition;
-    if (is_training() && options_.condition_dropout > 0) {
-      const auto kept = at::empty({t.size(0), 1}, labels.options());
-      labels = labels * kept.bernoulli_(1 - options_.condition_dropout);
-    }
+    if (is_training() && options_.condition_dropout > 0)
+      labels = drop_rows(labels, options_.condition_dropout, /*rescale=*/false);
     const double scale = std::sqrt(static_cast<double>(options_.condition_dim));
     e = e + map_condition_->forward(labels * scale);
   }
@@ -116,8 +117,9 @@ void DiTConditionEmbedderImpl::initialize_weights() {
 
 at::Tensor DiTConditionEmbedderImpl::forward(const at::Tensor& t,
                                              const std::optional<at::Tensor>& condition) {
-  const auto x = angles(kDit, t, freqs_);
-  const auto features = at::cat({x.cos(), x.sin()}, 1).to(first_->weight.scalar_type());
+  check_noise(kDit, t, freqs_);
+  const auto features =
+      halcyon::noise_features(t, freqs_, /*cosines_first=*/true).to(first_->weight.scalar_type());
   nn::check_input(kDit, "t", features, first_->weight);
   auto c = second_->forward(at::silu(first_->forward(features)));
   if (!cond_embedder_.is_empty() && condition && condition->defined()) {

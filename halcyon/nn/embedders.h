@@ -9,6 +9,12 @@
 
 namespace halcyon {
 
+// 1 / max_positions^(i / steps), i = 0 .. half - 1, in single precision: the frequencies of t.
+at::Tensor frequency_ladder(int64_t half, int64_t steps, double max_positions);
+// t (B,) times every frequency (half,): sines and cosines (B, 2 * half), or cosines and sines, in
+// single precision at least.
+at::Tensor noise_features(const at::Tensor& t, const at::Tensor& freqs, bool cosines_first = false);
+
 // Turns the noise level and optional labels into the vector that conditions every block.
 class ConditioningEmbedderBase : public torch::nn::Module {
  public:

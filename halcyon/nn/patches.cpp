@@ -37,32 +37,47 @@ PatchGrid::PatchGrid(int64_t level_fine, int64_t level_coarse, std::optional<Reg
 }
 
 at::Tensor PatchGrid::gather(const at::Tensor& x) const {
-  const int64_t b = x.size(0), c = x.size(1), t = x.size(2), p = patch_, n = coarse_side_;
-  if (whole_sphere()) {
-    return x.reshape({b, c, t, kFaces, n, p, n, p})
-        .permute({0, 2, 3, 4, 6, 1, 5, 7})
-        .reshape({b, t, coarse_size_, c * p * p});
-  }
+  if (whole_sphere()) return patch_gather(x, coarse_side_, patch_);
   if (children_.device() != x.device()) children_ = children_.to(x.device());
-  return x.index_select(3, children_)
-      .reshape({b, c, t, coarse_size_, p * p})
-      .permute({0, 2, 3, 1, 4})
-      .reshape({b, t, coarse_size_, c * p * p});
+  return patch_gather(x, coarse_side_, patch_, children_);
 }
 
 at::Tensor PatchGrid::scatter(const at::Tensor& patches) const {
-  const int64_t b = patches.size(0), t = patches.size(1), p = patch_, n = coarse_side_;
-  const int64_t c = patches.size(3) / (p * p);
-  if (whole_sphere()) {
-    return patches.reshape({b, t, kFaces, n, n, c, p, p})
-        .permute({0, 5, 1, 2, 3, 6, 4, 7})
-        .reshape({b, c, t, fine_size()});
-  }
+  if (whole_sphere()) return patch_scatter(patches, coarse_side_, patch_);
   if (inverse_.device() != patches.device()) inverse_ = inverse_.to(patches.device());
-  return patches.reshape({b, t, coarse_size_, c, p * p})
+  return patch_scatter(patches, coarse_side_, patch_, inverse_);
+}
+
+at::Tensor patch_gather(const at::Tensor& x, int64_t side, int64_t patch,
+                        const std::optional<at::Tensor>& children) {
+  const auto b = x.sym_size(0), c = x.sym_size(1), t = x.sym_size(2);
+  const int64_t p = patch, n = side;
+  if (!children) {
+    return x.reshape_symint({b, c, t, kFaces, n, p, n, p})
+        .permute({0, 2, 3, 4, 6, 1, 5, 7})
+        .reshape_symint({b, t, kFaces * n * n, c * p * p});
+  }
+  const int64_t tokens = children->size(0) / (p * p);
+  return x.index_select(3, *children)
+      .reshape_symint({b, c, t, tokens, p * p})
+      .permute({0, 2, 3, 1, 4})
+      .reshape_symint({b, t, tokens, c * p * p});
+}
+
+at::Tensor patch_scatter(const at::Tensor& patches, int64_t side, int64_t patch,
+                         const std::optional<at::Tensor>& inverse) {
+  const int64_t p = patch, n = side;
+  const auto b = patches.sym_size(0), t = patches.sym_size(1), c = patches.sym_size(3) / (p * p);
+  if (!inverse) {
+    return patches.reshape_symint({b, t, kFaces, n, n, c, p, p})
+        .permute({0, 5, 1, 2, 3, 6, 4, 7})
+        .reshape_symint({b, c, t, kFaces * n * n * p * p});
+  }
+  const int64_t tokens = inverse->size(0) / (p * p);
+  return patches.reshape_symint({b, t, tokens, c, p * p})
       .permute({0, 3, 1, 2, 4})
-      .reshape({b, c, t, fine_size()})
-      .index_select(3, inverse_);
+      .reshape_symint({b, c, t, tokens * p * p})
+      .index_select(3, *inverse);
 }
 
 }  // namespace halcyon

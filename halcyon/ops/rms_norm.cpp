@@ -7,6 +7,7 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
@@ -14,9 +15,14 @@
 
 #include "halcyon/ops/checks.h"
 #include "halcyon/ops/dense_rows.h"
+#include "halcyon/ops/dispatch.h"
 
 namespace halcyon {
 namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+using MaybeTensor = std::optional<at::Tensor>;
 
 constexpr const char* kName = "rms_norm";
 // Rows of one partial sum of the weight's gradient: fixed, so that the sum's order is.
@@ -134,51 +140,86 @@ at::Tensor composed(const at::Tensor& x, const at::Tensor& weight, double eps) {
   return (weight.defined() ? y * weight.to(type) : y).to(x.scalar_type());
 }
 
-class RmsNorm : public torch::autograd::Function<RmsNorm> {
- public:
-  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x,
-                            const std::optional<at::Tensor>& affine, double eps) {
-    const auto weight = affine.value_or(at::Tensor());
-    const auto rows = with_dense_rows(x), w = wide_weight(weight, x);
-    const auto type = at::toOpMathType(x.scalar_type());
-    const auto y = at::empty(x.sizes(), x.options().memory_format(at::MemoryFormat::Contiguous));
-    auto leading = x.sizes().vec();
-    leading.pop_back();
-    const auto inverse = at::empty(leading, x.options().dtype(type));
-    AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), kName,
-                                    [&] { normalise<scalar_t>(rows, w, eps, y, inverse); });
-    ctx->save_for_backward({x, weight, inverse});
-    ctx->saved_data["eps"] = eps;
-    return y;
+std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& x, const MaybeTensor& weight,
+                                           double eps) {
+  const auto rows = with_dense_rows(x), w = wide_weight(weight.value_or(at::Tensor()), x);
+  const auto y = at::empty(x.sizes(), x.options().memory_format(at::MemoryFormat::Contiguous));
+  const auto inverse = at::empty(x.sizes().slice(0, x.dim() - 1),
+                                 x.options().dtype(at::toOpMathType(x.scalar_type())));
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), kName,
+                                  [&] { normalise<scalar_t>(rows, w, eps, y, inverse); });
+  return {y, inverse};
+}
+
+std::tuple<at::Tensor, at::Tensor> forward_meta(const at::Tensor& x, const MaybeTensor& /*weight*/,
+                                                double /*eps*/) {
+  const auto type = at::toOpMathType(x.scalar_type());
+  return {at::empty_symint(x.sym_sizes(), x.options()),
+          at::empty_symint(x.sym_sizes().slice(0, x.dim() - 1), x.options().dtype(type))};
+}
+
+// The gradients of x and, if asked for, of the weight, else none.
+std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad_out, const at::Tensor& x,
+                                            const MaybeTensor& weight, const at::Tensor& inverse,
+                                            bool of_weight) {
+  const auto rows = with_dense_rows(x), g = with_dense_rows(grad_out.to(x.scalar_type()));
+  const auto w = wide_weight(weight.value_or(at::Tensor()), x);
+  const auto dx = at::empty(x.sizes(), x.options().memory_format(at::MemoryFormat::Contiguous));
+  at::Tensor partial;
+  if (of_weight) {
+    const int64_t chunks = (inverse.numel() + kChunk - 1) / kChunk;
+    partial = at::zeros({chunks, x.size(-1)}, inverse.options());
+  }
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), kName,
+                                  [&] { pull_back<scalar_t>(g, rows, w, inverse, dx, partial); });
+  return {dx, of_weight ? partial.sum(0).to(weight->scalar_type()) : at::empty({0}, x.options())};
+}
+
+std::tuple<at::Tensor, at::Tensor> backward_meta(const at::Tensor& /*grad_out*/,
+                                                 const at::Tensor& x, const MaybeTensor& weight,
+                                                 const at::Tensor& /*inverse*/, bool of_weight) {
+  return {at::empty_symint(x.sym_sizes(), x.options()),
+          of_weight ? at::empty_symint(weight->sym_sizes(), weight->options())
+                    : at::empty({0}, x.options())};
+}
+
+struct RmsNorm : torch::autograd::Function<RmsNorm> {
+  static variable_list forward(AutogradContext* context, const at::Tensor& x,
+                               const MaybeTensor& weight, double eps) {
+    static const auto op = operator_named<decltype(halcyon::forward)>("halcyon::_rms_norm");
+    at::AutoDispatchBelowADInplaceOrView below;
+    auto [y, inverse] = op.call(x, weight, eps);
+    context->save_for_backward({x, weight.value_or(at::Tensor()), inverse});
+    context->saved_data["eps"] = eps;
+    context->mark_non_differentiable({inverse});
+    return {y, inverse};
   }
 
-  static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* ctx,
-                                               const torch::autograd::tensor_list& gradients) {
-    const auto saved = ctx->get_saved_variables();
-    const auto &x = saved[0], &weight = saved[1], &inverse = saved[2];
+  static variable_list backward(AutogradContext* context, variable_list grad) {
+    static const auto op =
+        operator_named<decltype(halcyon::backward)>("halcyon::_rms_norm_backward");
+    const auto saved = context->get_saved_variables();
+    const auto &x = saved[0], &weight = saved[1];
     if (at::GradMode::is_enabled()) {  // somebody differentiates the gradient
-      const auto y = composed(x, weight, ctx->saved_data["eps"].toDouble());
-      torch::autograd::tensor_list result(3);
+      const auto y = composed(x, weight, context->saved_data["eps"].toDouble());
+      variable_list result(3);
       for (const size_t i : {0, 1}) {
         if (!saved[i].defined() || !saved[i].requires_grad()) continue;
-        result[i] = torch::autograd::grad({y}, {saved[i]}, {gradients[0]}, true, true)[0];
+        result[i] = torch::autograd::grad({y}, {saved[i]}, {grad[0]}, true, true)[0];
       }
       return result;
     }
-    const auto rows = with_dense_rows(x), g = with_dense_rows(gradients[0]);
-    const auto w = wide_weight(weight, x);
-    const auto dx = at::empty(x.sizes(), x.options().memory_format(at::MemoryFormat::Contiguous));
-    at::Tensor partial;
-    if (weight.defined() && ctx->needs_input_grad(1)) {
-      const int64_t chunks = (inverse.numel() + kChunk - 1) / kChunk;
-      partial = at::zeros({chunks, x.size(-1)}, inverse.options());
-    }
-    AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), kName,
-                                    [&] { pull_back<scalar_t>(g, rows, w, inverse, dx, partial); });
-    const auto dw = partial.defined() ? partial.sum(0).to(weight.scalar_type()) : at::Tensor();
-    return {dx, dw, at::Tensor()};
+    const bool of_weight = weight.defined() && context->needs_input_grad(1);
+    auto [of_x, dw] = op.call(grad[0], x, if_defined(weight), saved[2], of_weight);
+    return {of_x, of_weight ? dw : at::Tensor(), {}};
   }
 };
+
+std::tuple<at::Tensor, at::Tensor> autograd(const at::Tensor& x, const MaybeTensor& weight,
+                                            double eps) {
+  const auto result = RmsNorm::apply(x, weight, eps);
+  return {result[0], result[1]};
+}
 
 }  // namespace
 
@@ -188,17 +229,40 @@ at::Tensor rms_norm(const at::Tensor& x, const std::optional<at::Tensor>& weight
   const auto w = weight.value_or(at::Tensor());
   if (w.defined()) {
     check_floating(w, 1, kName, "weight");
-    HALCYON_CHECK(w.size(0) == x.size(-1), kName, "expected weight of {} elements, got {}",
-                  x.size(-1), describe(w));
+    HALCYON_CHECK(w.sym_size(0) == x.sym_size(-1), kName, "expected weight of {} elements, got {}",
+                  x.sym_size(-1).guard_int(__FILE__, __LINE__), describe(w));
     check_device(w, x, kName, "weight");
   }
-  if (x.is_cpu() && x.numel() > 0) {
-    // autograd takes a missing tensor only as an empty optional
-    const auto affine = w.defined() ? weight : std::nullopt;
-    return RmsNorm::apply(x, affine, eps);
+  if (needs_composition({x, w})) return composed(x, w, eps);
+  if (!x.is_cpu()) {
+    if (w.defined() && w.scalar_type() != x.scalar_type()) return composed(x, w, eps);
+    return at::rms_norm_symint(x, {x.sym_size(-1)}, weight, eps);
   }
-  if (w.defined() && w.scalar_type() != x.scalar_type()) return composed(x, w, eps);
-  return at::rms_norm(x, {x.size(-1)}, weight, eps);
+  static const auto op = operator_named<decltype(forward)>("halcyon::_rms_norm");
+  return std::get<0>(op.call(x, if_defined(w), eps));
+}
+
+TORCH_LIBRARY_FRAGMENT(halcyon, m) {
+  m.def("rms_norm(Tensor x, Tensor? weight, float eps) -> Tensor",
+        torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(rms_norm)));
+  m.def("_rms_norm(Tensor x, Tensor? weight, float eps) -> (Tensor, Tensor)");
+  m.def(
+      "_rms_norm_backward(Tensor grad_out, Tensor x, Tensor? weight, Tensor inverse, "
+      "bool of_weight) -> (Tensor, Tensor)");
+}
+
+TORCH_LIBRARY_IMPL(halcyon, CPU, m) {
+  m.impl("_rms_norm", TORCH_FN(forward));
+  m.impl("_rms_norm_backward", TORCH_FN(backward));
+}
+
+TORCH_LIBRARY_IMPL(halcyon, Meta, m) {
+  m.impl("_rms_norm", TORCH_FN(forward_meta));
+  m.impl("_rms_norm_backward", TORCH_FN(backward_meta));
+}
+
+TORCH_LIBRARY_IMPL(halcyon, Autograd, m) {
+  m.impl("_rms_norm", TORCH_FN(autograd));
 }
 
 }  // namespace halcyon

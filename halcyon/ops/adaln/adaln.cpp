@@ -2,18 +2,13 @@
 #include "halcyon/ops/adaln/adaln.h"
 
 #include <ATen/ATen.h>
-#include <ATen/OpMathType.h>
-#include <torch/csrc/autograd/autograd.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include "halcyon/ops/adaln/backends.h"
 #include "halcyon/ops/checks.h"
+#include "halcyon/ops/dispatch.h"
 
 namespace halcyon {
 namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
 
 void check_state(const at::Tensor& x, const char* operation, const char* name) {
   HALCYON_CHECK(
@@ -24,9 +19,7 @@ void check_state(const at::Tensor& x, const char* operation, const char* name) {
 void check_condition(const at::Tensor& condition, const at::Tensor& x, const char* operation,
                      const char* name) {
   check_floating(condition, 2, operation, name);
-  HALCYON_CHECK(condition.size(0) == x.size(0) && condition.size(1) == x.size(-1), operation,
-                "expected {} of shape ({}, {}), got {}", name, x.size(0), x.size(-1),
-                describe(condition));
+  check_shape(condition, {x.sym_size(0), x.sym_size(-1)}, operation, name);
   check_device(condition, x, operation, name);
 }
 
@@ -37,13 +30,17 @@ void check_modulation(const at::Tensor& x, const at::Tensor& shift, const at::Te
   check_condition(scale, x, operation, "scale");
 }
 
+}  // namespace
+
+namespace adaln_detail {
+namespace {
+
 // (B, C) -> (B, 1, ..., C)
 at::Tensor along_middle(const at::Tensor& condition, const at::Tensor& x) {
-  std::vector<int64_t> shape(x.dim(), 1);
-  shape.front() = x.size(0);
-  shape.back() = x.size(-1);
-  return condition.reshape(shape);
+  return x.dim() == 3 ? condition.unsqueeze(1) : condition.unsqueeze(1).unsqueeze(1);
 }
+
+}  // namespace
 
 at::Tensor composed_modulate(const at::Tensor& x, const at::Tensor& shift,
                              const at::Tensor& scale) {
@@ -52,7 +49,7 @@ at::Tensor composed_modulate(const at::Tensor& x, const at::Tensor& shift,
 
 at::Tensor composed_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
                          double eps) {
-  return composed_modulate(at::layer_norm(x, {x.size(-1)}, {}, {}, eps), shift, scale);
+  return composed_modulate(at::layer_norm_symint(x, {x.sym_size(-1)}, {}, {}, eps), shift, scale);
 }
 
 at::Tensor composed_gate(const at::Tensor& residual, const at::Tensor& branch,
@@ -60,111 +57,23 @@ at::Tensor composed_gate(const at::Tensor& residual, const at::Tensor& branch,
   return at::addcmul(residual, along_middle(gate, residual), branch);
 }
 
-at::ScalarType promoted(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
-  return at::promoteTypes(at::promoteTypes(a.scalar_type(), b.scalar_type()), c.scalar_type());
-}
-
-// What the kernels store results of this type as.
-at::ScalarType storage_of(at::ScalarType type) {
-  return type == at::kDouble || type == at::kBFloat16 ? type : at::kFloat;
-}
-
-at::Tensor stored(const at::Tensor& x, at::ScalarType type) {
-  return x.to(type).contiguous();
-}
-
-// The gradients of a composition in its inputs, themselves differentiable.
-template <class F>
-variable_list differentiable(const variable_list& inputs, const at::Tensor& grad, std::size_t size,
-                             const F& composition) {
-  const auto y = composition();
-  variable_list result(size);
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    if (inputs[i].requires_grad())
-      result[i] = torch::autograd::grad({y}, {inputs[i]}, {grad}, true, true)[0];
-  }
-  return result;
-}
-
-struct NormModulate : torch::autograd::Function<NormModulate> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& shift,
-                            const at::Tensor& scale, double eps) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    const auto type = promoted(x, shift, scale);
-    const auto normed = adaln_detail::norm_forward(stored(x, storage_of(type)), shift,
-                                                   scale.to(at::toOpMathType(type)) + 1, eps);
-    context->save_for_backward({x, shift, scale, normed.mean, normed.inverse});
-    context->saved_data["eps"] = eps;
-    return normed.out.to(type);
-  }
-
-  static variable_list backward(AutogradContext* context, variable_list grad) {
-    const auto saved = context->get_saved_variables();
-    const auto &x = saved[0], &shift = saved[1], &scale = saved[2];
-    if (at::GradMode::is_enabled()) {
-      const double eps = context->saved_data["eps"].toDouble();
-      return differentiable({x, shift, scale}, grad[0], 4,
-                            [&] { return composed_norm(x, shift, scale, eps); });
-    }
-    const auto type = promoted(x, shift, scale), storage = storage_of(type);
-    const auto result =
-        adaln_detail::norm_backward(stored(grad[0], storage), stored(x, storage),
-                                    scale.to(at::toOpMathType(type)) + 1, saved[3], saved[4]);
-    return {result.x.to(x.scalar_type()),
-            result.shift.to(shift.scalar_type()),
-            result.factor.to(scale.scalar_type()),
-            {}};
-  }
-};
-
-struct GatedResidual : torch::autograd::Function<GatedResidual> {
-  // The branch as the kernels take it beside a residual of this type.
-  static at::Tensor narrow(const at::Tensor& branch, at::ScalarType storage) {
-    const bool mixed = storage == at::kFloat && branch.scalar_type() == at::kBFloat16;
-    return stored(branch, mixed ? at::kBFloat16 : storage);
-  }
-
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& residual,
-                            const at::Tensor& branch, const at::Tensor& gate) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    const auto type = promoted(residual, branch, gate), storage = storage_of(type);
-    context->save_for_backward({branch, gate});
-    context->saved_data["residual"] = residual.scalar_type();
-    return adaln_detail::gate_forward(stored(residual, storage), narrow(branch, storage), gate)
-        .to(type);
-  }
-
-  static variable_list backward(AutogradContext* context, variable_list grad) {
-    const auto saved = context->get_saved_variables();
-    const auto &branch = saved[0], &gate = saved[1];
-    const auto grad_residual = grad[0].to(context->saved_data["residual"].toScalarType());
-    if (at::GradMode::is_enabled()) {
-      auto result = differentiable({branch, gate}, grad[0], 2, [&] {
-        return composed_gate(at::zeros_like(branch, grad[0].options()), branch, gate);
-      });
-      return {grad_residual, result[0], result[1]};
-    }
-    const auto storage = storage_of(grad[0].scalar_type());
-    const auto result =
-        adaln_detail::gate_backward(stored(grad[0], storage), narrow(branch, storage), gate);
-    return {grad_residual, result.branch.to(branch.scalar_type()),
-            result.gate.to(gate.scalar_type())};
-  }
-};
-
-}  // namespace
+}  // namespace adaln_detail
 
 at::Tensor modulate(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale) {
   check_modulation(x, shift, scale, "modulate");
-  return composed_modulate(x, shift, scale);
+  return adaln_detail::composed_modulate(x, shift, scale);
 }
 
 at::Tensor norm_modulate(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
                          double eps) {
   check_modulation(x, shift, scale, "norm_modulate");
   HALCYON_CHECK(eps >= 0, "norm_modulate", "expected an eps of 0 or more, got {}", eps);
-  if (x.is_cpu() && x.numel() > 0) return NormModulate::apply(x, shift, scale, eps);
-  return composed_norm(x, shift, scale, eps);
+  if (!x.is_cpu() || needs_composition({x, shift, scale}))
+    return adaln_detail::composed_norm(x, shift, scale, eps);
+  using Kernel = std::tuple<at::Tensor, at::Tensor, at::Tensor>(
+      const at::Tensor&, const at::Tensor&, const at::Tensor&, double);
+  static const auto op = operator_named<Kernel>("halcyon::_norm_modulate");
+  return std::get<0>(op.call(x, shift, scale, eps));
 }
 
 at::Tensor gated_residual(const at::Tensor& residual, const at::Tensor& branch,
@@ -172,14 +81,16 @@ at::Tensor gated_residual(const at::Tensor& residual, const at::Tensor& branch,
   constexpr auto kName = "gated_residual";
   check_state(residual, kName, "residual");
   check_state(branch, kName, "branch");
-  HALCYON_CHECK(branch.sizes() == residual.sizes(), kName,
+  HALCYON_CHECK(branch.sym_sizes() == residual.sym_sizes(), kName,
                 "expected branch of residual's shape {}, got {}", describe(residual),
                 describe(branch));
   check_device(branch, residual, kName, "branch");
   check_condition(gate, residual, kName, "gate");
-  if (residual.is_cpu() && residual.numel() > 0)
-    return GatedResidual::apply(residual, branch, gate);
-  return composed_gate(residual, branch, gate);
+  if (!residual.is_cpu() || needs_composition({residual, branch, gate}))
+    return adaln_detail::composed_gate(residual, branch, gate);
+  using Kernel = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&);
+  static const auto op = operator_named<Kernel>("halcyon::_gated_residual");
+  return op.call(residual, branch, gate);
 }
 
 }  // namespace halcyon

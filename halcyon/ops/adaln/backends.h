@@ -10,6 +10,13 @@
 // over the states; sums over rows run in chunks of a fixed size, in order.
 namespace halcyon::adaln_detail {
 
+// Of ATen operators, on any device and differentiable any number of times.
+at::Tensor composed_modulate(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale);
+at::Tensor composed_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
+                         double eps);
+at::Tensor composed_gate(const at::Tensor& residual, const at::Tensor& branch,
+                         const at::Tensor& gate);
+
 struct Normed {
   at::Tensor out, mean, inverse;  // of the rows (B, rows), in the type of the sums
 };

@@ -15,8 +15,9 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-at::Tensor forward(at::TensorList floats, at::TensorList ids, double eps) {
-  return film_detail::forward_cpu({floats.vec(), ids.vec(), eps});
+// In this type, which autocast decides where the call is made or traced.
+at::Tensor forward(at::TensorList floats, at::TensorList ids, double eps, at::ScalarType type) {
+  return film_detail::forward_cpu({floats.vec(), ids.vec(), eps}).to(type);
 }
 
 std::vector<at::Tensor> backward(const at::Tensor& grad_out, at::TensorList floats,
@@ -24,11 +25,11 @@ std::vector<at::Tensor> backward(const at::Tensor& grad_out, at::TensorList floa
   return film_detail::backward_cpu({floats.vec(), ids.vec(), eps}, grad_out, of_metadata);
 }
 
-at::Tensor forward_meta(at::TensorList floats, at::TensorList ids, double eps) {
+at::Tensor forward_meta(at::TensorList floats, at::TensorList /*ids*/, double /*eps*/,
+                        at::ScalarType type) {
   const auto& obs = floats[film_detail::kObs];
-  return at::empty_symint(
-      {obs.sym_size(0), floats[film_detail::kWeight2].sym_size(0) / 2},
-      obs.options().dtype(film_detail::result_type({floats.vec(), ids.vec(), eps})));
+  return at::empty_symint({obs.sym_size(0), floats[film_detail::kWeight2].sym_size(0) / 2},
+                          obs.options().dtype(type));
 }
 
 std::vector<at::Tensor> backward_meta(const at::Tensor& /*grad_out*/, at::TensorList floats,
@@ -41,7 +42,7 @@ std::vector<at::Tensor> backward_meta(const at::Tensor& /*grad_out*/, at::Tensor
 
 struct FilmTokenizer : torch::autograd::Function<FilmTokenizer> {
   static at::Tensor forward(AutogradContext* context, at::TensorList floats, at::TensorList ids,
-                            double eps) {
+                            double eps, at::ScalarType type) {
     static const auto op = operator_named<decltype(halcyon::forward)>("halcyon::_film_tokenizer");
     at::AutoDispatchBelowADInplaceOrView below;
     variable_list saved = floats.vec();
@@ -49,7 +50,7 @@ struct FilmTokenizer : torch::autograd::Function<FilmTokenizer> {
     context->save_for_backward(std::move(saved));
     context->saved_data["tables"] = static_cast<int64_t>(ids.size());
     context->saved_data["eps"] = eps;
-    return op.call(floats, ids, eps);
+    return op.call(floats, ids, eps, type);
   }
 
   static variable_list backward(AutogradContext* context, variable_list grad_out) {
@@ -64,13 +65,14 @@ struct FilmTokenizer : torch::autograd::Function<FilmTokenizer> {
         op.call(grad_out[0], all.slice(0, saved.size() - tables), all.slice(saved.size() - tables),
                 context->saved_data["eps"].toDouble(), of_metadata);
     if (!of_metadata) grad[film_detail::kMeta] = at::Tensor();
-    grad.resize(saved.size() + 1);  // none for the ids and eps
+    grad.resize(saved.size() + 2);  // none for the ids, eps and the type
     return grad;
   }
 };
 
-at::Tensor forward_autograd(at::TensorList floats, at::TensorList ids, double eps) {
-  return FilmTokenizer::apply(floats, ids, eps);
+at::Tensor forward_autograd(at::TensorList floats, at::TensorList ids, double eps,
+                            at::ScalarType type) {
+  return FilmTokenizer::apply(floats, ids, eps, type);
 }
 
 }  // namespace
@@ -82,7 +84,7 @@ TORCH_LIBRARY_FRAGMENT(halcyon, m) {
       "Tensor? platform_embedding=None, Tensor weight1, Tensor bias1, Tensor norm_weight, "
       "Tensor norm_bias, Tensor weight2, Tensor bias2, float eps=1e-5) -> Tensor",
       torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(film_tokenizer)));
-  m.def("_film_tokenizer(Tensor[] floats, Tensor[] ids, float eps) -> Tensor");
+  m.def("_film_tokenizer(Tensor[] floats, Tensor[] ids, float eps, ScalarType type) -> Tensor");
   m.def(
       "_film_tokenizer_backward(Tensor grad_out, Tensor[] floats, Tensor[] ids, float eps, "
       "bool of_metadata) -> Tensor[]");

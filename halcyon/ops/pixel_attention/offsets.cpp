@@ -8,7 +8,7 @@
 namespace halcyon {
 
 at::Tensor offsets_from_zero(const at::Tensor& cu_seqlens, const char* operation) {
-  check_index(cu_seqlens, -1, operation, "cu_seqlens_k");
+  check_index(cu_seqlens, {}, operation, "cu_seqlens_k");
   HALCYON_CHECK(cu_seqlens.size(0) >= 1, operation,
                 "expected cu_seqlens_k with one entry more than there are pixels, got none");
   auto offsets = cu_seqlens.cpu().contiguous();

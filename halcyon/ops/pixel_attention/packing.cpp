@@ -39,7 +39,7 @@ bool inclusive_sums(const Count* count, int64_t pixels, int32_t* sums) {
 }  // namespace
 
 std::tuple<at::Tensor, at::Tensor> sort_and_pack(const at::Tensor& flat_idx, int64_t total_pixels) {
-  check_index(flat_idx, -1, "sort_and_pack", "flat_idx");
+  check_index(flat_idx, {}, "sort_and_pack", "flat_idx");
   HALCYON_CHECK(total_pixels >= 0 && total_pixels <= kInt32Max, "sort_and_pack",
                 "expected total_pixels in 0..{}, got {}", kInt32Max, total_pixels);
   const int64_t rows = flat_idx.size(0);
@@ -71,7 +71,7 @@ std::tuple<at::Tensor, at::Tensor> sort_and_pack(const at::Tensor& flat_idx, int
 }
 
 at::Tensor counts_to_cu_seqlens(const at::Tensor& counts) {
-  check_index(counts, -1, "counts_to_cu_seqlens", "counts");
+  check_index(counts, {}, "counts_to_cu_seqlens", "counts");
   const auto input = counts.cpu().contiguous();
   auto sums = at::empty({input.size(0) + 1}, at::kInt);
   const auto sum = [&](const auto* count) {

@@ -124,17 +124,18 @@ std::tuple<at::Tensor, at::Tensor> forward_autograd(const at::Tensor& q, const a
 
 at::Tensor public_pixel_attention(const at::Tensor& q, const at::Tensor& tokens,
                                   const at::Tensor& w_k, const at::Tensor& w_v,
-                                  const at::Tensor& cu, int64_t max_seqlen_k, int64_t n_kv_heads,
-                                  std::optional<double> scale, const MaybeTensor& b_k,
-                                  const MaybeTensor& b_v, bool force_fp32,
+                                  const at::Tensor& cu, c10::SymInt max_seqlen_k,
+                                  int64_t n_kv_heads, std::optional<double> scale,
+                                  const MaybeTensor& b_k, const MaybeTensor& b_v, bool force_fp32,
                                   const MaybeTensor& program_ptr,
                                   const MaybeTensor& program_pixels) {
   HALCYON_CHECK(program_ptr.has_value() == program_pixels.has_value(), "pixel_attention",
                 "expected program_ptr and program_pixels together, got one of them");
   std::optional<PixelGroupMap> map;
   if (program_ptr) map = PixelGroupMap{*program_ptr, *program_pixels};
-  return pixel_attention(q, tokens, w_k, w_v, cu, max_seqlen_k, n_kv_heads, scale, b_k, b_v,
-                         force_fp32, map);
+  // a hint: graphs are not made for one value of it
+  return pixel_attention(q, tokens, w_k, w_v, cu, max_seqlen_k.maybe_as_int().value_or(0),
+                         n_kv_heads, scale, b_k, b_v, force_fp32, map);
 }
 
 std::tuple<at::Tensor, at::Tensor> group_map_tensors(const at::Tensor& cu, double thresh_mult) {
@@ -157,7 +158,7 @@ at::Tensor offsets_meta(const at::Tensor& counts) {
 TORCH_LIBRARY_FRAGMENT(halcyon, m) {
   m.def(
       "pixel_attention(Tensor Q, Tensor tokens, Tensor W_k, Tensor W_v, Tensor cu_seqlens_k, "
-      "int max_seqlen_k, int n_kv_heads=1, float? scale=None, Tensor? B_k=None, "
+      "SymInt max_seqlen_k, int n_kv_heads=1, float? scale=None, Tensor? B_k=None, "
       "Tensor? B_v=None, bool force_fp32=False, Tensor? program_ptr=None, "
       "Tensor? program_pixels=None) -> Tensor",
       torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd,
