@@ -6,13 +6,15 @@
 // One function a topic; each adds its names to the extension module halcyon._C.
 namespace halcyon::python {
 
-void add_module_handle(pybind11::module_& m);
+// Python threads may run while C++ computes.
+using Unlocked = pybind11::call_guard<pybind11::gil_scoped_release>;
+
 void add_operators(pybind11::module_& m);
-void add_observation_classes(pybind11::module_& m);
 void add_neighborhood(pybind11::module_& m);
 void add_autotuner(pybind11::module_& m);
-void add_layers(pybind11::module_& m);
-void add_models(pybind11::module_& m);
+void add_layers(pybind11::module_& modules);
+void add_models(pybind11::module_& modules);
+void add_context(pybind11::module_& modules);
 void add_healpix(pybind11::module_& m);
 void add_features(pybind11::module_& m);
 void add_checkpoints(pybind11::module_& m);

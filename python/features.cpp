@@ -2,7 +2,6 @@
 #include "halcyon/obs/features.h"
 
 #include "halcyon/obs/quality_control.h"
-#include "python/bind_module.h"
 #include "python/bindings.h"
 
 namespace halcyon::python {

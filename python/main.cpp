@@ -24,13 +24,14 @@ PYBIND11_MODULE(_C, m) {
   namespace python = halcyon::python;
   m.doc() = "Halcyon's C++ side; import halcyon instead.";
   pybind11::register_exception_translator(&translate);
-  python::add_module_handle(m);
-  python::add_observation_classes(m);
   python::add_operators(m);
   python::add_neighborhood(m);
   python::add_autotuner(m);
-  python::add_layers(m);
-  python::add_models(m);
+  auto modules =
+      m.def_submodule("modules", "The C++ modules: what checks the Python ones' arguments.");
+  python::add_layers(modules);
+  python::add_models(modules);
+  python::add_context(modules);
   python::add_healpix(m);
   python::add_features(m);
   python::add_checkpoints(m);

@@ -8,7 +8,6 @@
 #include "halcyon/ops/tuning/environment.h"
 #include "halcyon/ops/tuning/flops.h"
 #include "halcyon/ops/tuning/switches.h"
-#include "python/bind_module.h"
 #include "python/bindings.h"
 
 namespace halcyon::python {

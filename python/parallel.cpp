@@ -2,7 +2,6 @@
 #include "halcyon/parallel/agreement.h"
 #include "halcyon/parallel/exchange.h"
 #include "halcyon/parallel/rows.h"
-#include "python/bind_module.h"
 #include "python/bindings.h"
 #include "python/group_caster.h"
 

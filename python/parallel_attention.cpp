@@ -4,7 +4,6 @@
 #include "halcyon/parallel/gather_index.h"
 #include "halcyon/parallel/healpix_pad.h"
 #include "halcyon/parallel/neighborhood.h"
-#include "python/bind_module.h"
 #include "python/bindings.h"
 #include "python/group_caster.h"
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/parallel/data_parallel.h"
-#include "python/bind_module.h"
 #include "python/bindings.h"
 #include "python/group_caster.h"
 

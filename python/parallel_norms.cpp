@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/parallel/norms.h"
 #include "halcyon/parallel/reduce_gradients.h"
-#include "python/bind_module.h"
 #include "python/bindings.h"
 #include "python/group_caster.h"
 

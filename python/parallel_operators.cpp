@@ -2,7 +2,6 @@
 #include "halcyon/parallel/conv.h"
 #include "halcyon/parallel/interpolate.h"
 #include "halcyon/parallel/pool.h"
-#include "python/bind_module.h"
 #include "python/bindings.h"
 #include "python/group_caster.h"
 

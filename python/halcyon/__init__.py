@@ -4,12 +4,12 @@
 import torch as _torch  # noqa: F401  LibTorch, which the extension module links to
 
 from . import healpix, parallel
-from ._C import (ObsContext, PixelGroupMap, apply_rope, build_pixel_group_map, counts_to_cu_seqlens, film_tokenizer,
-                 float_metadata, gated_residual, local_solar_time, mask_causal, modulate, norm_modulate,
-                 pixel_attention, prepare_obs_context, qc_reasons, quality_control, rope_tables, sort_and_pack)
+from ._C import (apply_rope, counts_to_cu_seqlens, film_tokenizer, float_metadata, gated_residual, local_solar_time,
+                 mask_causal, modulate, norm_modulate, qc_reasons, quality_control, rope_tables, sort_and_pack)
 from .autotuner import (disable_autotuner, is_autotuner_enabled, is_autotuner_enabled_for_backward,
                         is_autotuner_enabled_for_forward, use_autotuner)
 from .checkpoints import load_checkpoint, save_checkpoint
+from .inference import inference
 from .modules import (AdaLNModulation, CalendarEmbedding, EDMConditionEmbedder, HEALPixPatchDetokenizer,
                       HEALPixPatchTokenizer, HealDA, ObsTokenizerFiLM, PixelCrossAttention, SelfAttention,
                       SpatialSelfAttention, TemporalAttention, VideoDiT, VideoDiTBlock)
@@ -18,6 +18,7 @@ from .neighborhood import (attention, merge_attentions, na1d, na1d_av, na1d_qk, 
                            na3d, na3d_av, na3d_qk, neighborhood_attention_healpix, neighborhood_attention_healpix_stats)
 from .neighborhood_modules import (NeighborhoodAttention1D, NeighborhoodAttention2D, NeighborhoodAttention3D,
                                    NeighborhoodAttentionHEALPix)
+from .observations import ObsContext, PixelGroupMap, build_pixel_group_map, pixel_attention, prepare_obs_context
 from .parallel import HaloExchange, halo_exchange, shard_t, shard_x
 from .switches import (disable_gemm_na, disable_tiled_na, enable_gemm_na, enable_tiled_na, get_device_cc,
                        get_memory_usage_preference, has_bfloat, has_cuda, has_fna, has_fp32_gemm, has_fp64_gemm,

@@ -147,11 +147,17 @@ class NeighborhoodAttentionHEALPix(_Projected):
 
     def forward(self, x):
         q, k, v = self._split(x, 1)
-        if self._drops_weights():
-            seen = _C.neighborhood.healpix_seen(*self._window, self.region).to(x.device)
-            q, k, v = (t.transpose(1, 2) for t in (q * self.scale, k, v))
-            attn = (q @ k.mT).masked_fill(~seen, float("-inf")).softmax(-1)
-            y = (F.dropout(attn, self.attn_drop) @ v).transpose(1, 2)
-        else:
-            y = _functions().neighborhood_attention_healpix(q, k, v, *self._window, self.region, self.scale)
+        dropout = self.attn_drop if self._drops_weights() else 0.0
+        y = attend_healpix(q, k, v, self._window, self.region, self.scale, dropout)
         return self.proj_drop(self.proj(y.flatten(2)))
+
+
+def attend_healpix(q, k, v, window, region, scale, dropout=0.0):
+    """Attention around each pixel: q, k, v (B, X, H, d) and window (level, radius_deg, rings, order). Dropping weights
+    needs all X * X of them in memory."""
+    if dropout == 0:
+        return torch.ops.halcyon.neighborhood_attention_healpix(q, k, v, *window, region, scale)
+    seen = _C.neighborhood.healpix_seen(*window, region).to(q.device)
+    q, k, v = (t.transpose(1, 2) for t in (q * scale, k, v))
+    attn = (q @ k.mT).masked_fill(~seen, float("-inf")).softmax(-1)
+    return (F.dropout(attn, dropout) @ v).transpose(1, 2)
