@@ -3,20 +3,20 @@
 
 #include <fcntl.h>
 #include <openssl/evp.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <memory>
-#include <sstream>
+#include <span>
 #include <vector>
 
 #include "halcyon/base/error.h"
+#include "halcyon/base/input_file.h"
 
 namespace halcyon {
 namespace fs = std::filesystem;
@@ -48,25 +48,6 @@ fs::path temporary_name(const fs::path& path) {
 }
 
 }  // namespace
-
-MappedFile::MappedFile(const fs::path& path) : path_(path) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  HALCYON_CHECK_KIND(file.fd >= 0, input, "open", "{}: {}", path.string(), std::strerror(errno));
-  struct stat status {};
-  HALCYON_CHECK_KIND(::fstat(file.fd, &status) == 0 && S_ISREG(status.st_mode), input, "open",
-                     "{}: expected a regular file", path.string());
-  size_ = static_cast<std::size_t>(status.st_size);
-  if (size_ == 0) return;
-  void* address =
-      ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file.fd, 0);
-  HALCYON_CHECK_KIND(address != MAP_FAILED, input, "open", "{}: cannot map it: {}", path.string(),
-                     std::strerror(errno));
-  data_ = static_cast<std::byte*>(address);
-}
-
-MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(data_, size_);
-}
 
 void prepare_folder_of(const fs::path& path) {
   const auto folder = fs::absolute(path).parent_path();
@@ -104,28 +85,24 @@ void write_text(const fs::path& path, std::string_view text) {
 }
 
 std::string read_text(const fs::path& path, std::size_t limit) {
-  const MappedFile file(path);
-  HALCYON_CHECK_KIND(file.bytes().size() <= limit, input, "read",
-                     "{}: expected at most {} bytes, got {}", path.string(), limit,
-                     file.bytes().size());
-  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
+  const InputFile file(path);
+  HALCYON_CHECK_KIND(file.size() <= limit, input, "read", "{}: expected at most {} bytes, got {}",
+                     path.string(), limit, file.size());
+  std::string text(file.size(), '\0');
+  file.read(0, std::as_writable_bytes(std::span(text)));
+  return text;
 }
 
 std::string sha256_of_file(const fs::path& path) {
-  // read, not mapped: the pages of a large file would count as memory of the process
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  HALCYON_CHECK_KIND(file.fd >= 0, input, "open", "{}: {}", path.string(), std::strerror(errno));
+  const InputFile file(path);
   const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(),
                                                                         EVP_MD_CTX_free);
   HALCYON_ASSERT(context && EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) == 1);
-  std::vector<unsigned char> buffer(std::size_t{1} << 20);
-  while (true) {
-    const auto count = ::read(file.fd, buffer.data(), buffer.size());
-    if (count < 0 && errno == EINTR) continue;
-    HALCYON_CHECK_KIND(count >= 0, input, "read", "{}: {}", path.string(), std::strerror(errno));
-    if (count == 0) break;
-    HALCYON_ASSERT(
-        EVP_DigestUpdate(context.get(), buffer.data(), static_cast<std::size_t>(count)) == 1);
+  std::vector<std::byte> buffer(std::size_t{1} << 20);
+  for (std::uint64_t at = 0; at < file.size(); at += buffer.size()) {
+    const auto piece = std::span(buffer).first(std::min(buffer.size(), file.size() - at));
+    file.read(at, piece);
+    HALCYON_ASSERT(EVP_DigestUpdate(context.get(), piece.data(), piece.size()) == 1);
   }
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
   unsigned length = 0;

@@ -4,31 +4,9 @@
 #include <cstddef>
 #include <filesystem>
 #include <functional>
-#include <memory>
-#include <span>
 #include <string>
 
 namespace halcyon {
-
-// A whole file in memory, mapped private: pages come when they are read, writes never reach the
-// file.
-class MappedFile {
- public:
-  // Throws Error(input) naming the file when it cannot be opened, is not a regular file or cannot
-  // be mapped.
-  explicit MappedFile(const std::filesystem::path& path);
-  ~MappedFile();
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
-
-  std::span<std::byte> bytes() const { return {data_, size_}; }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-  std::byte* data_ = nullptr;
-  std::size_t size_ = 0;
-};
 
 // The folder that path will lie in is there and can be written to, made where it was not: asked
 // before long work whose result goes there. Throws Error(output).

@@ -14,8 +14,7 @@ class Module;
 
 namespace halcyon {
 
-// A tensor that a file holds: what it is, and a function that brings it into memory. The data may
-// be a view of the mapped file; writing into them never changes the file.
+// A tensor that a file holds: what it is, and a function that brings it into memory of its own.
 struct StoredTensor {
   at::ScalarType dtype = at::kFloat;
   std::vector<int64_t> sizes;
