@@ -118,7 +118,7 @@ void store_choice(const std::string& operation, const std::string& problem, cons
   if (!path) return;
   try {
     prepare_folder_of(*path);
-    FileLock lock(path->string() + ".lock");
+    FileLock lock(behind_links(*path).string() + ".lock");  // one, by whatever name it is called
     lock.lock();
     auto content = read(*path, false);
     auto& of_machine = object_in(object_in(content["choices"], version()), machine());
