@@ -115,6 +115,8 @@ int main(int argc, char** argv) {
   halcyon::keep_freed_memory();
   // a reader that goes away (`halcyon ... | head`) is no error and must not stop work on files
   std::signal(SIGPIPE, SIG_IGN);
+  // a file that outgrows `ulimit -f` is an error of writing, as on a full disk
+  std::signal(SIGXFSZ, SIG_IGN);
   errno = 0;
   int code = run(argc, argv);
   if (code == kDone && !std::cout.flush() && errno != EPIPE)

@@ -7,8 +7,8 @@
 #include <limits>
 
 #include "halcyon/base/error.h"
-#include "halcyon/base/files.h"
 #include "halcyon/base/gzip.h"
+#include "halcyon/base/input_file.h"
 
 namespace halcyon {
 namespace {
@@ -131,8 +131,7 @@ Csv parse_csv(std::string_view text, const std::filesystem::path& path) {
 }
 
 Csv read_csv(const std::filesystem::path& path) {
-  const MappedFile file(path);
-  const auto bytes = file.bytes();
+  const auto bytes = read_bytes(path);
   if (is_gzip(bytes)) {
     const auto text = gunzip(bytes, path);
     return parse_csv({reinterpret_cast<const char*>(text.data()), text.size()}, path);

@@ -4,39 +4,23 @@
 #include <cstddef>
 #include <filesystem>
 #include <functional>
-#include <memory>
-#include <span>
 #include <string>
 
 namespace halcyon {
 
-// A whole file in memory, mapped private: pages come when they are read, writes never reach the
-// file.
-class MappedFile {
- public:
-  // Throws Error(input) naming the file when it cannot be opened, is not a regular file or cannot
-  // be mapped.
-  explicit MappedFile(const std::filesystem::path& path);
-  ~MappedFile();
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
-
-  std::span<std::byte> bytes() const { return {data_, size_}; }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-  std::byte* data_ = nullptr;
-  std::size_t size_ = 0;
-};
+// Where path leads: behind its symbolic links, also to a file that is not there yet. Throws
+// Error(output) for links that lead in a circle.
+std::filesystem::path behind_links(const std::filesystem::path& path);
 
 // The folder that path will lie in is there and can be written to, made where it was not: asked
 // before long work whose result goes there. Throws Error(output).
 void prepare_folder_of(const std::filesystem::path& path);
 
 // Calls write(temporary path in the same folder), flushes the file to disk and renames it to path,
-// so that path holds either the old content or the whole new one. On any failure the temporary file
-// is removed and Error(output) is thrown (an Error from write() passes through).
+// so that path holds either the old content or the whole new one. A symbolic link stays one: the
+// file that it leads to is replaced, or made. Owner and permissions of the old file are kept as far
+// as the process may. On any failure the temporary file is removed and Error(output) is thrown (an
+// Error from write() passes through), also where path is a folder or a device.
 void write_atomically(const std::filesystem::path& path,
                       const std::function<void(const std::filesystem::path&)>& write);
 

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -15,6 +16,8 @@
 // A thin wrapper of netcdf-c: classic (CDF-1, 2, 5) and NetCDF-4 files, root group. The library is
 // not thread-safe; every call here holds one lock.
 namespace halcyon {
+
+class InputFile;
 
 struct NetcdfDimension {
   std::string name;
@@ -87,13 +90,16 @@ class NetcdfReader {
   void open(const std::function<int(int*)>& library_open, bool hdf5);
   void open_memory();
   void list();
+  // Throws Error(input) when the file on disk is not as it was when opened.
+  void check_unchanged() const;
   void check_size(const NetcdfVariable& variable, const std::vector<int64_t>& count,
                   int64_t item) const;
   int id_of(std::string_view variable) const;
   std::vector<double> missing_values(std::string_view variable, const NetcdfVariable& info) const;
 
   std::filesystem::path path_;
-  std::vector<std::byte> bytes_;  // of a file in memory
+  std::shared_ptr<const InputFile> file_;  // of a file on disk
+  std::vector<std::byte> bytes_;           // of a file in memory
   std::size_t file_size_ = 0;
   int id_ = -1;
   std::vector<NetcdfDimension> dimensions_;

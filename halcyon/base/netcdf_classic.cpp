@@ -18,14 +18,13 @@ constexpr std::array<std::uint64_t, 12> kTypeSize = {0, 1, 1, 2, 4, 4, 8, 1, 2, 
 
 class Header {
  public:
-  Header(std::span<const std::byte> file, const std::filesystem::path& name)
-      : file_(file), name_(name) {}
+  Header(const Bytes& file, const std::filesystem::path& name) : file_(file), name_(name) {}
 
   void check() {
-    const auto version = static_cast<unsigned>(file_[3]);
+    at_ = 3;
+    const auto version = big_endian(1, "version");
     wide_count_ = version == 5;
     wide_offset_ = version != 1;
-    at_ = 4;
     const auto records = count("number of records");
     read_dimensions();
     skip_attributes();
@@ -45,12 +44,21 @@ class Header {
   }
 
   std::uint64_t big_endian(int width, const char* what) {
-    require(file_.size() - at_ >= static_cast<std::size_t>(width), "truncated at byte {} ({})", at_,
-            what);
+    const auto bytes = static_cast<std::uint64_t>(width);
+    require(file_.size - at_ >= bytes, "truncated at byte {} ({})", at_, what);
+    if (at_ < piece_begin_ || at_ + bytes > piece_begin_ + piece_.size()) read_piece();
     std::uint64_t value = 0;
-    for (int i = 0; i < width; ++i) value = value << 8 | static_cast<std::uint64_t>(file_[at_ + i]);
-    at_ += static_cast<std::size_t>(width);
+    for (std::uint64_t i = 0; i < bytes; ++i)
+      value = value << 8 | static_cast<std::uint64_t>(piece_[at_ - piece_begin_ + i]);
+    at_ += bytes;
     return value;
+  }
+
+  void read_piece() {
+    constexpr std::uint64_t kPiece = std::uint64_t{64} << 10;
+    piece_begin_ = at_;
+    piece_.resize(std::min(kPiece, file_.size - at_));
+    file_.read(at_, piece_);
   }
 
   std::uint64_t count(const char* what) {
@@ -63,14 +71,14 @@ class Header {
   // A count of things that take at least `least` bytes each in what follows.
   std::uint64_t bounded(const char* what, std::uint64_t least) {
     const auto value = count(what);
-    require(value <= (file_.size() - at_) / least, "announces {} {}, more than the file can hold",
+    require(value <= (file_.size - at_) / least, "announces {} {}, more than the file can hold",
             value, what);
     return value;
   }
 
   void skip(std::uint64_t bytes, const char* what) {
     const auto padded = (bytes + 3) / 4 * 4;
-    require(padded <= file_.size() - at_, "truncated at byte {} ({})", at_, what);
+    require(padded <= file_.size - at_, "truncated at byte {} ({})", at_, what);
     at_ += padded;
   }
 
@@ -125,9 +133,9 @@ class Header {
       const auto stride = record_variables == 1 ? v.bytes : record_bytes;
       if (v.bytes == 0 || (v.record && records == 0)) continue;
       require(v.begin >= at_, "a variable begins at byte {}, inside the header", v.begin);
-      require(v.begin <= file_.size() && v.bytes <= file_.size() - v.begin &&
-                  (!v.record || records - 1 <= (file_.size() - v.begin - v.bytes) / stride),
-              "truncated: holds {} bytes, fewer than its header announces", file_.size());
+      require(v.begin <= file_.size && v.bytes <= file_.size - v.begin &&
+                  (!v.record || records - 1 <= (file_.size - v.begin - v.bytes) / stride),
+              "truncated: holds {} bytes, fewer than its header announces", file_.size);
     }
   }
 
@@ -157,9 +165,10 @@ class Header {
     return v;
   }
 
-  std::span<const std::byte> file_;
+  const Bytes& file_;
   const std::filesystem::path& name_;
-  std::size_t at_ = 0;
+  std::uint64_t at_ = 0, piece_begin_ = 0;
+  std::vector<std::byte> piece_;  // of the file, from piece_begin_ on
   bool wide_count_ = false, wide_offset_ = false;
   std::vector<std::uint64_t> dimensions_;
 };
@@ -178,7 +187,7 @@ bool check_magic(std::span<const std::byte> file, const std::filesystem::path& n
   return false;
 }
 
-void check_classic_header(std::span<const std::byte> file, const std::filesystem::path& name) {
+void check_classic_header(const Bytes& file, const std::filesystem::path& name) {
   Header(file, name).check();
 }
 

@@ -5,14 +5,15 @@
 #include <netcdf_mem.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <utility>
 
 #include "halcyon/base/error.h"
-#include "halcyon/base/files.h"
 #include "halcyon/base/gzip.h"
+#include "halcyon/base/input_file.h"
 #include "halcyon/base/netcdf.h"
 #include "halcyon/base/netcdf_detail.h"
 
@@ -145,23 +146,28 @@ int64_t NetcdfVariable::size() const {
 }
 
 NetcdfReader::NetcdfReader(const std::filesystem::path& path) : path_(path) {
-  bool hdf5 = false;
-  {
-    const MappedFile file(path);
-    if (is_gzip(file.bytes())) {
-      bytes_ = gunzip(file.bytes(), path);
-    } else {
-      hdf5 = netcdf_detail::check_magic(file.bytes(), path);
-      file_size_ = file.bytes().size();
-    }
+  file_ = std::make_shared<InputFile>(path);
+  std::array<std::byte, 2> start{};
+  if (file_->size() >= start.size()) file_->read(0, start);
+  if (is_gzip(start)) {
+    bytes_ = gunzip(read_bytes(path), path);
+    file_.reset();
+    open_memory();
+    return;
   }
+  const bool hdf5 = netcdf_detail::check_magic(netcdf_detail::Bytes(*file_), path);
+  file_size_ = file_->size();
   // absolute: netcdf-c would take a relative path that looks like a URL for one
   const auto absolute = std::filesystem::absolute(path);
-  if (bytes_.empty()) {
-    open([&](int* id) { return nc_open(absolute.c_str(), NC_NOWRITE, id); }, hdf5);
-  } else {
-    open_memory();
-  }
+  open([&](int* id) { return nc_open(absolute.c_str(), NC_NOWRITE, id); }, hdf5);
+  // netcdf-c opens the path again: the file there must be the one that was checked
+  HALCYON_CHECK_KIND(file_->is_at_its_path(), input, "NetCDF",
+                     "{}: was replaced by another file while it was opened", path.string());
+  check_unchanged();
+}
+
+void NetcdfReader::check_unchanged() const {
+  if (file_) file_->check_unchanged();
 }
 
 NetcdfReader::NetcdfReader(std::vector<std::byte> bytes, const std::filesystem::path& name)
@@ -176,7 +182,8 @@ NetcdfReader::~NetcdfReader() {
 }
 
 void NetcdfReader::open_memory() {
-  const bool hdf5 = netcdf_detail::check_magic(bytes_, path_);
+  const bool hdf5 =
+      netcdf_detail::check_magic(netcdf_detail::Bytes(std::span<const std::byte>(bytes_)), path_);
   file_size_ = bytes_.size();
   open(
       [this](int* id) {
@@ -361,6 +368,7 @@ at::Tensor NetcdfReader::read(std::string_view name, const std::vector<int64_t>&
       extent(count.begin(), count.end());
   check(get(id_, id_of(name), from.data(), extent.data(), out), path_,
         fmt::format("cannot read {}", name));
+  check_unchanged();
   return out;
 }
 
@@ -432,12 +440,14 @@ std::vector<std::string> NetcdfReader::read_strings(std::string_view name, bool 
           what);
     for (const char* value : values) out.emplace_back(value ? value : "");
     nc_free_string(values.size(), values.data());
+    check_unchanged();
     return out;
   }
   check_size(info, info.shape, 1);
   std::string all(elements, '\0');
   if (elements == 0) return out;
   check(nc_get_vara_text(id_, id_of(name), start.data(), count.data(), all.data()), path_, what);
+  check_unchanged();
   const std::size_t width = characters           ? 1
                             : info.shape.empty() ? 1
                                                  : static_cast<std::size_t>(info.shape.back());

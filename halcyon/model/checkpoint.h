@@ -11,10 +11,11 @@
 namespace halcyon {
 
 // The model of a checkpoint file (see read_checkpoint), in eval mode, on the CPU, in the types that
-// the file holds. Needs memory for the weights and one tensor more; those that lie aligned in the
-// file are not even copied. Throws Error(input) naming the file: an unreadable or corrupt file, an
-// unknown or impossible configuration, keys that are missing, unexpected or misshapen (all in one
-// message).
+// the file holds. The weights are in memory of the model's own: what happens to the file later does
+// not touch them. Needs memory for the weights and one tensor more, and for the whole of a .mdlus
+// that is compressed as one (gzip, a deflated model.pt). Throws Error(input) naming the file: an
+// unreadable or corrupt file, an unknown or impossible configuration, keys that are missing,
+// unexpected or misshapen (all in one message).
 HealDA load_checkpoint(const std::filesystem::path& path);
 
 // The same for a file that was opened before.

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
+#include <set>
 #include <string_view>
 
 #include "halcyon/base/error.h"
@@ -24,11 +26,97 @@ bool convertible(at::ScalarType from, at::ScalarType to) {
   return from == to || (c10::isFloatingType(from) && c10::isFloatingType(to));
 }
 
+// "a" or "b"
+std::string quoted(const std::set<std::string>& texts) {
+  return fmt::format("\"{}\"", fmt::join(texts, "\" or \""));
+}
+
 // "2 missing keys: a, b"
 void append(std::string& text, const std::vector<std::string>& keys, std::string_view what) {
   if (keys.empty()) return;
   text += fmt::format("{}{} {} key{}: {}", text.empty() ? "" : "; ", keys.size(), what,
                       keys.size() == 1 ? "" : "s", fmt::join(keys, ", "));
+}
+
+using Strings = std::vector<std::string>;
+
+// What torch's wrappers put into the keys of a state dict, also in the middle.
+bool is_wrapper(std::string_view part) {
+  return part == "module" || part == "_orig_mod" || part == "_fsdp_wrapped_module" ||
+         part == "_checkpoint_wrapped_module";
+}
+
+// The key without them; adds them to `wrappers`.
+std::string unwrapped(std::string_view key, std::set<std::string>& wrappers) {
+  Strings parts;
+  for (std::size_t begin = 0; begin <= key.size();) {
+    const auto end = std::min(key.find('.', begin), key.size());
+    const auto part = key.substr(begin, end - begin);
+    if (is_wrapper(part)) {
+      wrappers.insert(std::string(part) + ".");
+    } else {
+      parts.emplace_back(part);
+    }
+    begin = end + 1;
+  }
+  return fmt::format("{}", fmt::join(parts, "."));
+}
+
+// The name among `names` that the key becomes without its first parts or without wrappers; adds
+// what was taken off to `prefixes`.
+std::optional<std::string> name_inside(const std::string& key, const std::set<std::string>& names,
+                                       std::set<std::string>& prefixes) {
+  for (auto dot = key.find('.'); dot != std::string::npos; dot = key.find('.', dot + 1)) {
+    const auto rest = key.substr(dot + 1);
+    if (!names.contains(rest)) continue;
+    prefixes.insert(key.substr(0, dot + 1));
+    return rest;
+  }
+  std::set<std::string> wrappers;
+  const auto name = unwrapped(key, wrappers);
+  if (!names.contains(name)) return std::nullopt;
+  prefixes.merge(wrappers);
+  return name;
+}
+
+// Takes the pairs out of both lists whose keys are equal but for a prefix of those in `longer`; the
+// prefixes, empty when that explains less than half of `shorter`.
+std::set<std::string> take_prefixed(Strings& longer, Strings& shorter,
+                                    const std::set<std::string>& wanted) {
+  std::set<std::string> prefixes, found;
+  Strings rest;
+  for (const auto& key : longer) {
+    if (const auto name = name_inside(key, wanted, prefixes)) {
+      found.insert(*name);
+    } else {
+      rest.push_back(key);
+    }
+  }
+  if (found.empty() || 2 * found.size() < shorter.size()) return {};
+  longer = std::move(rest);
+  std::erase_if(shorter, [&](const auto& name) { return found.contains(name); });
+  return prefixes;
+}
+
+// The cause that missing and unexpected keys have in common, which are then taken off the lists:
+// the state dict of a wrapped model, or of a part of one.
+std::string prefix_trouble(Strings& missing, Strings& unexpected,
+                           const std::set<std::string>& absent) {
+  const auto before = unexpected.size();
+  auto prefixes = take_prefixed(unexpected, missing, absent);
+  if (!prefixes.empty()) {
+    return fmt::format(
+        "{} keys have the prefix {} that the model's names lack, as wrappers put it there "
+        "(DistributedDataParallel, torch.compile, FSDP): save the state dict of the model inside "
+        "the wrapper, or take the prefix off the keys",
+        before - unexpected.size(), quoted(prefixes));
+  }
+  prefixes = take_prefixed(missing, unexpected, {unexpected.begin(), unexpected.end()});
+  if (prefixes.empty()) return "";
+  return fmt::format(
+      "{} keys lack the prefix {} that the model's names have: save the state dict of the whole "
+      "model, or put the prefix before the keys",
+      before - unexpected.size(), quoted(prefixes));
 }
 
 void put(at::Tensor& target, const at::Tensor& value, LoadMode mode) {
@@ -104,10 +192,17 @@ LoadReport compare_state_dict(const torch::nn::Module& module, const StoredState
     if (!state.contains(key)) (is_buffer_key(key) ? report.kept : report.missing).push_back(key);
   }
 
+  auto missing = report.missing, unexpected = report.unexpected;
+  std::set<std::string> absent;
+  for (const auto& [key, target] : targets)
+    if (!state.contains(key)) absent.insert(key);
+  report.prefix = prefix_trouble(missing, unexpected, absent);
+
   std::string complaint;
   if (strict) {
-    append(complaint, report.missing, "missing");
-    append(complaint, report.unexpected, "unexpected");
+    complaint = report.prefix;
+    append(complaint, missing, "missing");
+    append(complaint, unexpected, "unexpected");
   }
   append(complaint, misshapen, "misshapen");
   append(complaint, mistyped, "mistyped");
@@ -121,6 +216,7 @@ LoadReport load_state_dict(torch::nn::Module& module, const StoredState& state, 
                            LoadMode mode, const std::string& origin) {
   LoadReport report = compare_state_dict(module, state, strict, origin);
   const std::string prefix = origin.empty() ? "load_state_dict" : origin;
+  if (!report.prefix.empty()) log::warn("{}: {}", prefix, report.prefix);
   if (!report.retired.empty()) {
     log::info("{}: passed over {} keys of an older format: {}", prefix, report.retired.size(),
               fmt::join(report.retired, ", "));

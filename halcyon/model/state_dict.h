@@ -14,8 +14,7 @@ class Module;
 
 namespace halcyon {
 
-// A tensor that a file holds: what it is, and a function that brings it into memory. The data may
-// be a view of the mapped file; writing into them never changes the file.
+// A tensor that a file holds: what it is, and a function that brings it into memory of its own.
 struct StoredTensor {
   at::ScalarType dtype = at::kFloat;
   std::vector<int64_t> sizes;
@@ -35,6 +34,7 @@ struct LoadReport {
   std::vector<std::string> missing, unexpected;  // both empty when strict
   std::vector<std::string> retired;              // keys of older files, passed over
   std::vector<std::string> kept;                 // buffers that older files lack
+  std::string prefix;  // keys that differ from the model's by a prefix alone: what to do about it
 };
 
 // What load_state_dict would do, without doing it: the same report and the same error.
@@ -44,7 +44,8 @@ LoadReport compare_state_dict(const torch::nn::Module& module, const StoredState
 // Gives a module the values of a state dict; one tensor at a time is read. Nothing is changed
 // unless everything fits: otherwise Error(input) names `origin` and every key that is missing,
 // unexpected (both only when strict), of another shape, or of another kind of type (floating values
-// are converted between floating types; all other types must be equal).
+// are converted between floating types; all other types must be equal). Keys of a wrapped model
+// ("module.", "_orig_mod.") are not listed one by one: the message names the prefix and the cure.
 //
 // Older files: keys that are derived and no longer saved (rotary tables, calendar tables, keys that
 // end in "device_buffer") are passed over, and a missing "map_noise.freqs" keeps the value that the

@@ -46,11 +46,11 @@ PixelCrossAttentionImpl::PixelCrossAttentionImpl(PixelCrossAttentionOptions opti
                 "expected n_q_heads / n_kv_heads >= {}, got {} / {}", kMinQueriesPerKey,
                 options.n_q_heads, kv);
   const int64_t query_width = options.n_q_heads * options.d_head, key_width = kv * options.d_head;
-  q_proj_ = register_module("q_proj", nn::Linear(options.hidden_size, query_width));
+  const bool bias = options.use_proj_bias;
+  q_proj_ = register_module("q_proj", nn::Linear(options.hidden_size, query_width, bias));
   k_proj_ = register_module("k_proj", nn::Linear(options.token_dim, key_width, false));
-  v_proj_ =
-      register_module("v_proj", nn::Linear(options.token_dim, key_width, options.use_proj_bias));
-  out_proj_ = register_module("out_proj", nn::Linear(query_width, options.hidden_size));
+  v_proj_ = register_module("v_proj", nn::Linear(options.token_dim, key_width, bias));
+  out_proj_ = register_module("out_proj", nn::Linear(query_width, options.hidden_size, bias));
 }
 
 at::Tensor PixelCrossAttentionImpl::forward(const at::Tensor& hidden_states,

@@ -36,12 +36,12 @@ struct PixelCrossAttentionKwargs {
 
 struct PixelCrossAttentionOptions {
   int64_t hidden_size = 0, token_dim = 0, n_q_heads = 0, n_kv_heads = 0, d_head = 0;
-  bool use_proj_bias = false;  // of the values; keys never have one
+  bool use_proj_bias = false;  // of q_proj, v_proj and out_proj; k_proj never has one
 };
 
 // Each pixel attends to its own observations: grouped-query attention over ragged segments of
-// tokens. A pixel without tokens gets out_proj's bias. Keys q_proj, out_proj (weight and bias),
-// k_proj.weight, v_proj.weight (and .bias).
+// tokens. A pixel without tokens gets out_proj's bias, zero without one. State dict keys: the
+// weight of q_proj, k_proj, v_proj and out_proj, and with use_proj_bias the bias of all but k_proj.
 class PixelCrossAttentionImpl : public CrossAttentionModuleBase {
  public:
   explicit PixelCrossAttentionImpl(PixelCrossAttentionOptions options);

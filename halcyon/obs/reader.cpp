@@ -7,8 +7,8 @@
 #include <set>
 
 #include "halcyon/base/error.h"
-#include "halcyon/base/files.h"
 #include "halcyon/base/gzip.h"
+#include "halcyon/base/input_file.h"
 #include "halcyon/obs/variables.h"
 
 namespace halcyon::obs {
@@ -49,13 +49,14 @@ OpenFile open_file(const std::filesystem::path& path) {
   OpenFile file{path, {}, nullptr};
   std::vector<std::byte> unpacked;
   {
-    const MappedFile mapped(path);
-    std::span<const std::byte> bytes = mapped.bytes();
-    if (is_gzip(bytes)) {
-      unpacked = gunzip(bytes, path);
-      bytes = unpacked;
+    const InputFile opened(path);
+    file.head.resize(std::min<std::size_t>(opened.size(), kHead));
+    opened.read(0, std::as_writable_bytes(std::span(file.head)));
+    if (is_gzip(std::as_bytes(std::span(file.head)))) {
+      unpacked = gunzip(read_bytes(path), path);
+      file.head.assign(reinterpret_cast<const char*>(unpacked.data()),
+                       std::min(unpacked.size(), kHead));
     }
-    file.head.assign(reinterpret_cast<const char*>(bytes.data()), std::min(bytes.size(), kHead));
   }
   if (like_netcdf(file.head)) {
     file.netcdf = unpacked.empty() ? std::make_shared<NetcdfReader>(path)

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "halcyon/base/error.h"
+#include "halcyon/base/json_text.h"
 #include "halcyon/base/log.h"
 #include "halcyon/base/safetensors.h"
 
@@ -25,8 +26,46 @@ bool is_checkpoint(const std::string& name) {
                      [](char c) { return c >= '0' && c <= '9'; });
 }
 
-std::string describe(const at::Tensor& x) {
-  return fmt::format("{} [{}]", c10::toString(x.scalar_type()), fmt::join(x.sizes(), ", "));
+std::string describe(at::ScalarType type, at::IntArrayRef sizes) {
+  return fmt::format("{} [{}]", c10::toString(type), fmt::join(sizes, ", "));
+}
+
+// Into the state, one tensor at a time: no second copy of it in memory.
+nlohmann::json restore(const SafetensorsFile& content, const fs::path& path,
+                       const StateTensors& state) {
+  const auto& metadata = content.metadata();
+  const auto format = metadata.find("format");
+  HALCYON_CHECK_KIND(format != metadata.end() && format->second == kFormat, input, "restore",
+                     "{}: expected a training checkpoint ({})", path.string(), kFormat);
+  const auto text = metadata.find("progress");
+  auto progress = text == metadata.end() ? nlohmann::json() : parse_json(text->second).value;
+  HALCYON_CHECK_KIND(progress.is_object(), input, "restore", "{}: its progress is not JSON",
+                     path.string());
+
+  std::vector<std::string> wrong;
+  for (const auto& [name, tensor] : state) {
+    const auto found = content.entries().find(name);
+    if (found == content.entries().end()) {
+      wrong.push_back("missing " + name);
+    } else if (found->second.shape != tensor.sizes().vec() ||
+               found->second.dtype != tensor.scalar_type()) {
+      wrong.push_back(fmt::format("{}: expected {}, got {}", name,
+                                  describe(tensor.scalar_type(), tensor.sizes()),
+                                  describe(found->second.dtype, found->second.shape)));
+    }
+  }
+  for (const auto& [name, entry] : content.entries()) {
+    if (!state.contains(name)) wrong.push_back("unexpected " + name);
+  }
+  HALCYON_CHECK_KIND(wrong.empty(), input, "restore", "{} is of another model:\n  {}",
+                     path.string(), fmt::join(wrong, "\n  "));
+
+  const c10::NoGradGuard no_grad;
+  for (const auto& [name, tensor] : state) {
+    at::Tensor target = tensor.detach();
+    target.copy_(content.read(name));
+  }
+  return progress;
 }
 
 }  // namespace
@@ -84,53 +123,20 @@ std::vector<fs::path> Checkpoints::list() const {
 
 std::optional<nlohmann::json> Checkpoints::restore_newest(const StateTensors& state) const {
   for (const auto& file : list()) {
-    TensorFile content;
+    std::optional<SafetensorsFile> content;
     try {
-      content = read_safetensors(file);
+      content.emplace(file);
     } catch (const Error& e) {
       log::warn("{}; trying an older checkpoint", e.what());
       continue;
     }
-    return restore(file, state);
+    return restore(*content, file, state);
   }
   return std::nullopt;
 }
 
 nlohmann::json restore(const fs::path& path, const StateTensors& state) {
-  const TensorFile content = read_safetensors(path);
-  const auto format = content.metadata.find("format");
-  HALCYON_CHECK_KIND(format != content.metadata.end() && format->second == kFormat, input,
-                     "restore", "{}: expected a training checkpoint ({})", path.string(), kFormat);
-  const auto text = content.metadata.find("progress");
-  const nlohmann::json progress = text == content.metadata.end()
-                                      ? nlohmann::json()
-                                      : nlohmann::json::parse(text->second, nullptr, false);
-  HALCYON_CHECK_KIND(progress.is_object(), input, "restore", "{}: its progress is not JSON",
-                     path.string());
-
-  std::vector<std::string> wrong;
-  for (const auto& [name, tensor] : state) {
-    const auto found = content.tensors.find(name);
-    if (found == content.tensors.end()) {
-      wrong.push_back("missing " + name);
-    } else if (found->second.sizes() != tensor.sizes() ||
-               found->second.scalar_type() != tensor.scalar_type()) {
-      wrong.push_back(
-          fmt::format("{}: expected {}, got {}", name, describe(tensor), describe(found->second)));
-    }
-  }
-  for (const auto& [name, tensor] : content.tensors) {
-    if (!state.contains(name)) wrong.push_back("unexpected " + name);
-  }
-  HALCYON_CHECK_KIND(wrong.empty(), input, "restore", "{} is of another model:\n  {}",
-                     path.string(), fmt::join(wrong, "\n  "));
-
-  const c10::NoGradGuard no_grad;
-  for (const auto& [name, tensor] : state) {
-    at::Tensor target = tensor.detach();
-    target.copy_(content.tensors.at(name));
-  }
-  return progress;
+  return restore(SafetensorsFile(path), path, state);
 }
 
 }  // namespace halcyon::training

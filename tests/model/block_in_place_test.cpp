@@ -83,6 +83,15 @@ TEST(BlockInPlace, AgreesWithTheWhole) {
   }
 }
 
+TEST(BlockInPlace, CrossAttentionWithoutBiases) {
+  auto options = all_parts();
+  options.cross_attention = pixel_cross_attention({kWidth, kTokenWidth, 16, 1, 2, false});
+  for (const auto& shape : kShapes) {
+    auto c = make(shape, options);
+    EXPECT_TRUE(near(c.in_place(), c.whole(), 1e-5));
+  }
+}
+
 TEST(BlockInPlace, MasksAreCutToTheirFrames) {
   const Shape shape{2, 13, 1000};
   auto options = all_parts();

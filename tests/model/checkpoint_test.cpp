@@ -61,13 +61,14 @@ void expect_equal(const HealDA& actual, const HealDA& expected) {
 }
 
 TEST_F(CheckpointTest, RoundTripIsExact) {
-  auto regional = small_config(), affine = small_config();
+  auto regional = small_config(), affine = small_config(), unbiased = small_config();
   regional.region = {3, 4, 9, 40};
   affine.qk_norm_affine = affine.use_rope = true;
   affine.condition_dim = 4;
   affine.drop_path = 1.0 / 3;
   affine.temporal_causal_window = 2;
-  for (const auto& config : {small_config(), regional, affine}) {
+  unbiased.pixel_attn_use_proj_bias = false;
+  for (const auto& config : {small_config(), regional, affine, unbiased}) {
     const HealDA model(config);
     save_checkpoint(model, path(), {{"note", "kept"}});
     HealDA back = load_checkpoint(path());
@@ -75,7 +76,7 @@ TEST_F(CheckpointTest, RoundTripIsExact) {
     EXPECT_FALSE(back->is_training());
     for (const auto& item : back->named_parameters()) EXPECT_TRUE(item.value().requires_grad());
     EXPECT_EQ(read_checkpoint(path()).metadata.at("note"), "kept");
-    save_checkpoint(back, path());  // over the file that its weights are mapped from
+    save_checkpoint(back, path());  // over the file that its weights came from
     expect_equal(load_checkpoint(path()), model);
     expect_equal(back, model);
   }
@@ -88,6 +89,31 @@ TEST_F(CheckpointTest, TypesAreKept) {
   const HealDA back = load_checkpoint(path());
   EXPECT_EQ(back->parameters()[0].scalar_type(), at::kBFloat16);
   expect_equal(back, model);
+}
+
+// The keys that the published class saves with pixel_attn_use_proj_bias=False.
+TEST_F(CheckpointTest, CrossAttentionWithoutBiases) {
+  const auto cross = [](const HealDA& model) {
+    std::vector<std::string> keys;
+    for (const auto& [name, tensor] : state_dict(*model)) {
+      const std::string block = "dit.blocks.1.cross_attention.";
+      if (name.starts_with(block)) keys.push_back(name.substr(block.size()));
+    }
+    return keys;
+  };
+  const std::vector<std::string> weights{"k_proj.weight", "out_proj.weight", "q_proj.weight",
+                                         "v_proj.weight"};
+  auto config = small_config();
+  config.pixel_attn_use_proj_bias = false;
+  EXPECT_EQ(cross(HealDA(config)), weights);
+  const auto message = refused([](auto& tensors, auto& changed) {
+    for (const char* layer : {"q_proj", "v_proj", "out_proj"})
+      for (int block = 0; block < 2; ++block)
+        tensors.erase(fmt::format("dit.blocks.{}.cross_attention.{}.bias", block, layer));
+    changed["pixel_attn_use_proj_bias"] = false;
+  });
+  EXPECT_EQ(message, "");
+  EXPECT_EQ(cross(load_checkpoint(path())), weights);
 }
 
 TEST_F(CheckpointTest, LoadsTheGoldenCheckpoint) {

@@ -306,7 +306,8 @@ PixelCrossAttentionOptions cross_options(const nlohmann::json& c) {
 
 TEST(PixelCrossAttention, Goldens) {
   HALCYON_NEEDS_SHARED();
-  for (const std::string name : {"q32_kv2", "no_tokens"}) {
+  for (const std::string name : {"q32_kv2", "q16_kv1", "no_tokens"}) {
+    SCOPED_TRACE(name);
     const auto g = golden("healda/pixel_cross_attention_" + name);
     PixelCrossAttention attention(cross_options(g.config));
     const int64_t longest = g.config.value("max_seqlen_k", 0);
@@ -328,6 +329,22 @@ TEST(PixelCrossAttention, EmptyPixelsGetTheBias) {
   EXPECT_TRUE(identical(y[0][0][0], bias));
   EXPECT_TRUE(identical(y[0][0][2], bias));
   EXPECT_FALSE(near(y[0][0][1], bias, 1e-3));
+  EXPECT_TRUE(gradcheck([&] { return std::vector{attention->forward(h, tokens, cu, 3)}; },
+                        double_leaves(*attention, {h, tokens})));
+}
+
+TEST(PixelCrossAttention, WithoutBiasesHasWeightsOnly) {
+  PixelCrossAttention attention(PixelCrossAttentionOptions{6, 4, 16, 1, 2, false});
+  EXPECT_EQ(attention->named_parameters().keys(),
+            (std::vector<std::string>{"q_proj.weight", "k_proj.weight", "v_proj.weight",
+                                      "out_proj.weight"}));
+  double_leaves(*attention, {});
+  const auto h = leaf({1, 1, 3, 6}), tokens = leaf({3, 4});
+  const auto cu = torch::tensor({0, 0, 3, 3}, torch::kLong);
+  const auto y = attention->forward(h, tokens, cu, 3);
+  EXPECT_TRUE(identical(y[0][0][0], torch::zeros_like(y[0][0][0])));
+  EXPECT_TRUE(identical(y[0][0][2], torch::zeros_like(y[0][0][2])));
+  EXPECT_TRUE(y[0][0][1].ne(0).all().item<bool>());
   EXPECT_TRUE(gradcheck([&] { return std::vector{attention->forward(h, tokens, cu, 3)}; },
                         double_leaves(*attention, {h, tokens})));
 }

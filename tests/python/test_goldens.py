@@ -42,6 +42,7 @@ CASES = {
     "temporal_linear_causal_window2_rope": without("rope_theta")(halcyon.TemporalAttention),
     "temporal_softmax_causal_rope": without("rope_theta")(halcyon.TemporalAttention),
     "pixel_cross_attention_q32_kv2": without("max_seqlen_k")(halcyon.PixelCrossAttention),
+    "pixel_cross_attention_q16_kv1": without("max_seqlen_k")(halcyon.PixelCrossAttention),
     "pixel_cross_attention_no_tokens": without("max_seqlen_k")(halcyon.PixelCrossAttention),
     "obs_tokenizer_film_platform": lambda c: halcyon.ObsTokenizerFiLM(**c),
     "edm_embedder_cond5": lambda c: halcyon.EDMConditionEmbedder(**c),

@@ -40,6 +40,15 @@ TEST(HealDATraining, LearnsToMapFieldsFromObservations) {
   }
 }
 
+TEST(HealDATraining, LearnsWithoutBiasesInTheCrossAttention) {
+  auto config = test::toy_config();
+  config.pixel_attn_use_proj_bias = false;
+  const TemporaryFolder folder;
+  const auto outcome = train(*test::toy_healda(config), folder, "steps: 150");
+  EXPECT_TRUE(outcome.finished);
+  EXPECT_LT(outcome.scores.at("error"), 0.3);
+}
+
 TEST(HealDATraining, ResumesToTheSameBitsWithDropPath) {
   const TemporaryFolder whole, parts;
   const auto one = test::toy_healda(), two = test::toy_healda(), three = test::toy_healda();

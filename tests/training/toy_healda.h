@@ -78,9 +78,9 @@ class LinearFields : public SampleSource {
   at::Tensor points_, parents_;
 };
 
-inline std::unique_ptr<SupervisedTask> toy_healda() {
+inline std::unique_ptr<SupervisedTask> toy_healda(const HealDAConfig& config = toy_config()) {
   torch::manual_seed(5);
-  HealDA model(toy_config());
+  HealDA model(config);
   const auto source = std::make_shared<LinearFields>();
   const Forward forward = [model](const Batch& b) mutable {
     return model->forward(b.x, b.t, b.second_of_day, b.day_of_year, b.observations);

@@ -2,29 +2,29 @@
 #include "halcyon/model/checkpoint/blob.h"
 
 #include <ATen/Parallel.h>
-#include <sys/mman.h>
-#include <unistd.h>
 #include <zlib.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <utility>
 #include <vector>
 
-#include "halcyon/base/files.h"
+#include "halcyon/base/read_tensor.h"
 
 namespace halcyon::checkpoint {
 
 namespace {
 
-constexpr std::uint64_t kChunk = std::uint64_t{8} << 20;
+constexpr std::uint64_t kChunk = std::uint64_t{8} << 20, kBuffer = std::uint64_t{1} << 20;
 constexpr std::uint64_t kMaxRatio = 100, kFreeBytes = std::uint64_t{16} << 20;
 
 // Inflates into memory that is already there; tells how far it came.
 class Inflater {
  public:
   Inflater(const Blob& compressed, const Source& source)
-      : input_(compressed.bytes()), source_(source) {
+      : input_(compressed), buffer_(std::min(compressed.size(), kBuffer)), source_(source) {
     source_.check(inflateInit2(&stream_, -MAX_WBITS) == Z_OK, "cannot start zlib");
   }
   ~Inflater() { inflateEnd(&stream_); }
@@ -55,8 +55,9 @@ class Inflater {
  private:
   void step() {
     if (stream_.avail_in == 0) {
-      const auto more = std::min<std::uint64_t>(input_.size() - used_, kChunk);
-      stream_.next_in = reinterpret_cast<Bytef*>(input_.data() + used_);
+      const auto more = std::min<std::uint64_t>(input_.size() - used_, buffer_.size());
+      input_.read(used_, {buffer_.data(), more});
+      stream_.next_in = reinterpret_cast<Bytef*>(buffer_.data());
       stream_.avail_in = static_cast<uInt>(more);
       used_ += more;
     }
@@ -67,7 +68,8 @@ class Inflater {
   }
 
   z_stream stream_{};
-  std::span<std::byte> input_;
+  const Blob& input_;
+  std::vector<std::byte> buffer_;
   std::uint64_t used_ = 0;
   bool ended_ = false;
   const Source& source_;
@@ -84,11 +86,9 @@ std::string printable(std::string_view text) {
 }
 
 Blob Blob::of_file(const std::filesystem::path& path) {
-  const auto file = std::make_shared<MappedFile>(path);
   Blob blob;
-  blob.owner_ = file;
-  blob.bytes_ = file->bytes();
-  blob.mapped_ = true;
+  blob.file_ = std::make_shared<InputFile>(path);
+  blob.size_ = blob.file_->size();
   return blob;
 }
 
@@ -98,32 +98,67 @@ Blob Blob::allocate(std::uint64_t size) {
   Blob blob;
   void* memory = rounded < size ? nullptr : std::aligned_alloc(64, rounded);
   HALCYON_CHECK_KIND(memory != nullptr, input, "load_checkpoint", "no memory for {} bytes", size);
-  blob.owner_ = std::shared_ptr<void>(memory, [](void* p) { std::free(p); });
-  blob.bytes_ = {static_cast<std::byte*>(memory), size};
+  blob.memory_ = std::shared_ptr<void>(memory, [](void* p) { std::free(p); });
+  blob.address_ = static_cast<std::byte*>(memory);
+  blob.size_ = size;
   return blob;
 }
 
 Blob Blob::of_bytes(std::vector<std::byte> bytes) {
   const auto kept = std::make_shared<std::vector<std::byte>>(std::move(bytes));
   Blob blob;
-  blob.owner_ = kept;
-  blob.bytes_ = *kept;
+  blob.memory_ = kept;
+  blob.address_ = kept->data();
+  blob.size_ = kept->size();
   return blob;
 }
 
 Blob Blob::slice(std::uint64_t offset, std::uint64_t size) const {
-  HALCYON_ASSERT(offset <= bytes_.size() && size <= bytes_.size() - offset);
+  HALCYON_ASSERT(offset <= size_ && size <= size_ - offset);
   Blob part = *this;
-  part.bytes_ = bytes_.subspan(offset, size);
+  part.size_ = size;
+  if (file_) {
+    part.offset_ += offset;
+  } else {
+    part.address_ += offset;
+  }
   return part;
 }
 
-void Blob::release_pages(std::uint64_t offset, std::uint64_t size) const {
-  if (!mapped_ || size == 0) return;
-  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = reinterpret_cast<std::uintptr_t>(bytes_.data() + offset);
-  const auto first = (begin + page - 1) / page * page, last = (begin + size) / page * page;
-  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+void Blob::read(std::uint64_t offset, std::span<std::byte> into) const {
+  HALCYON_ASSERT(offset <= size_ && into.size() <= size_ - offset);
+  if (into.empty()) return;
+  if (file_) {
+    file_->read(offset_ + offset, into);
+  } else {
+    std::memcpy(into.data(), address_ + offset, into.size());
+  }
+}
+
+void Blob::read_in_pieces(std::uint64_t offset, std::span<std::byte> into) const {
+  HALCYON_ASSERT(offset <= size_ && into.size() <= size_ - offset);
+  if (file_) {
+    halcyon::read_in_pieces(*file_, offset_ + offset, into);
+  } else {
+    read(offset, into);
+  }
+}
+
+Blob Blob::loaded() const {
+  if (!file_) return *this;
+  Blob copy = allocate(size_);
+  read_in_pieces(0, copy.bytes());
+  return copy;
+}
+
+std::span<std::byte> Blob::bytes() const {
+  HALCYON_ASSERT(!file_);
+  return {address_, size_};
+}
+
+std::string_view Blob::text() const {
+  const auto all = bytes();
+  return {reinterpret_cast<const char*>(all.data()), all.size()};
 }
 
 InflateBudget::InflateBudget(std::uint64_t file_size)
@@ -137,9 +172,7 @@ void InflateBudget::spend(std::uint64_t size, const Source& source) {
   left_ -= size;
 }
 
-Blob inflate(const Blob& compressed, std::uint64_t size, InflateBudget& budget,
-             const Source& source) {
-  budget.spend(size, source);
+Blob inflate(const Blob& compressed, std::uint64_t size, const Source& source) {
   const Blob out = Blob::allocate(size);
   Inflater stream(compressed, source);
   const auto written = stream.fill(out.bytes());
@@ -149,18 +182,22 @@ Blob inflate(const Blob& compressed, std::uint64_t size, InflateBudget& budget,
 }
 
 std::uint32_t crc32_of(const Blob& blob) {
-  const auto bytes = blob.bytes();
-  const auto chunks = static_cast<std::int64_t>((bytes.size() + kChunk - 1) / kChunk);
+  const auto chunks = static_cast<std::int64_t>((blob.size() + kChunk - 1) / kChunk);
   const auto extent = [&](std::int64_t i) {
-    return std::min<std::uint64_t>(kChunk, bytes.size() - static_cast<std::uint64_t>(i) * kChunk);
+    return std::min<std::uint64_t>(kChunk, blob.size() - static_cast<std::uint64_t>(i) * kChunk);
   };
   std::vector<std::uint32_t> sums(static_cast<std::size_t>(chunks));
-  at::parallel_for(0, chunks, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (auto i = begin; i < end; ++i) {
-      const auto offset = static_cast<std::uint64_t>(i) * kChunk;
-      sums[static_cast<std::size_t>(i)] = static_cast<std::uint32_t>(
-          ::crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data() + offset), extent(i)));
-      blob.release_pages(offset, extent(i));
+  at::parallel_for(0, chunks, 1, [&](std::int64_t first, std::int64_t last) {
+    std::vector<std::byte> buffer(std::min(blob.size(), kBuffer));
+    for (auto i = first; i < last; ++i) {
+      const auto begin = static_cast<std::uint64_t>(i) * kChunk, end = begin + extent(i);
+      uLong sum = 0;
+      for (auto at = begin; at < end; at += kBuffer) {
+        const std::span piece(buffer.data(), std::min(kBuffer, end - at));
+        blob.read(at, piece);
+        sum = ::crc32_z(sum, reinterpret_cast<const Bytef*>(piece.data()), piece.size());
+      }
+      sums[static_cast<std::size_t>(i)] = static_cast<std::uint32_t>(sum);
     }
   });
   std::uint32_t sum = 0;

@@ -5,8 +5,11 @@
 
 #include <fmt/format.h>
 
+#include <memory>
 #include <new>
+#include <utility>
 
+#include "halcyon/base/json_text.h"
 #include "halcyon/base/safetensors.h"
 #include "halcyon/model/checkpoint/mdlus.h"
 
@@ -31,8 +34,10 @@ void read_own_metadata(Checkpoint& result, const Source& source) {
   source.check(metadata[kClassKey] == "HealDA", "holds a model of the class {}; expected HealDA",
                checkpoint::printable(metadata[kClassKey]));
   result.model_class = metadata[kClassKey];
-  result.config = json::parse(metadata[kConfigKey], nullptr, /*allow_exceptions=*/false);
-  source.check(result.config.is_object(), "{} is not a JSON object", kConfigKey);
+  auto [config, trouble] = parse_json(metadata[kConfigKey]);
+  source.check(trouble.empty(), "{} is not a JSON object: {}", kConfigKey, trouble);
+  source.check(config.is_object(), "{} is not a JSON object", kConfigKey);
+  result.config = std::move(config);
   for (const char* key : {kVersionKey, kClassKey, kConfigKey}) metadata.erase(key);
 }
 
@@ -58,9 +63,12 @@ Checkpoint read_safetensors_checkpoint(const fs::path& path) {
   Checkpoint result;
   result.path = path;
   result.container = "safetensors";
-  auto content = read_safetensors(path);
-  result.tensors = as_stored(content.tensors);
-  result.metadata = std::move(content.metadata);
+  const auto file = std::make_shared<SafetensorsFile>(path);
+  for (const auto& [name, entry] : file->entries()) {
+    result.tensors.emplace(name, StoredTensor{entry.dtype, entry.shape,
+                                              [file, key = name] { return file->read(key); }});
+  }
+  result.metadata = file->metadata();
   if (result.metadata.contains(kConfigKey)) {
     read_own_metadata(result, Source("load_checkpoint", path.string()));
   } else {

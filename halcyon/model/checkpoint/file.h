@@ -10,8 +10,8 @@
 
 namespace halcyon {
 
-// What a checkpoint file holds. Tensors are read when asked for; they may be views of the mapped
-// file.
+// What a checkpoint file holds. The file stays open; each tensor is read when asked for, into
+// memory of its own. Error(input) then when the file was written to in between.
 struct Checkpoint {
   std::filesystem::path path;
   std::string container;    // "safetensors", "mdlus (zip)" or "mdlus (tar)"
@@ -26,8 +26,8 @@ struct Checkpoint {
 
 // Reads any checkpoint: .safetensors of Halcyon, plain .safetensors with a .json of the same name
 // beside it, and .mdlus (zip, or the older tar, also gzipped). Executes nothing from the file.
-// Checksums that the container holds are verified here. Throws Error(input) naming the file and the
-// reason.
+// Checksums that the container holds are verified here; no tensor is kept in memory. Throws
+// Error(input) naming the file and the reason.
 Checkpoint read_checkpoint(const std::filesystem::path& path);
 
 namespace checkpoint {

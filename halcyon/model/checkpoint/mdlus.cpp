@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/model/checkpoint/mdlus.h"
 
+#include <algorithm>
+
 #include "halcyon/base/gzip.h"
+#include "halcyon/base/json_text.h"
 #include "halcyon/model/checkpoint/tar.h"
 #include "halcyon/model/checkpoint/torch_archive.h"
 #include "halcyon/model/checkpoint/zip.h"
@@ -34,7 +37,7 @@ Checkpoint read_members(const Blob& args, const Blob& metadata, const Source& so
   return checkpoint;
 }
 
-Checkpoint read_tar_flavour(const Blob& bytes, std::shared_ptr<InflateBudget> budget,
+Checkpoint read_tar_flavour(const Blob& bytes, const std::shared_ptr<InflateBudget>& budget,
                             const Source& source) {
   const auto members = read_tar(bytes, source);
   const auto member = [&](const char* name) {
@@ -45,20 +48,19 @@ Checkpoint read_tar_flavour(const Blob& bytes, std::shared_ptr<InflateBudget> bu
   const Blob model = member(kModel);
   Checkpoint checkpoint = read_members(member(kArgs), member(kMetadata), source);
   checkpoint.container = "mdlus (tar)";
-  checkpoint.tensors = read_torch_archive(model, std::move(budget), source.inside(kModel));
+  checkpoint.tensors = read_torch_archive(model, budget, source.inside(kModel));
   return checkpoint;
 }
 
-Checkpoint read_zip_flavour(const Blob& bytes, std::shared_ptr<InflateBudget> budget,
+Checkpoint read_zip_flavour(const Blob& bytes, const std::shared_ptr<InflateBudget>& budget,
                             const Source& source) {
   const ZipArchive zip(bytes, budget, source);
   for (const char* name : {kModel, kArgs, kMetadata}) zip.member(name);
-  for (const char* name : {kArgs, kMetadata})
-    source.check(zip.member(name).size <= kMaxJson, "member {} announces {} bytes", name,
-                 zip.member(name).size);
-  Checkpoint checkpoint = read_members(zip.read(kArgs), zip.read(kMetadata), source);
+  Checkpoint checkpoint =
+      read_members(zip.read(kArgs, kMaxJson), zip.read(kMetadata, kMaxJson), source);
   checkpoint.container = "mdlus (zip)";
-  checkpoint.tensors = read_torch_archive(zip.read_unchecked(kModel), std::move(budget),
+  const bool deflated = zip.member(kModel).deflated();
+  checkpoint.tensors = read_torch_archive(deflated ? zip.read(kModel) : zip.stored(kModel), budget,
                                           source.inside(kModel), zip.member(kModel).crc);
   return checkpoint;
 }
@@ -68,9 +70,11 @@ Checkpoint read_zip_flavour(const Blob& bytes, std::shared_ptr<InflateBudget> bu
 nlohmann::json read_json(const Blob& bytes, const Source& source) {
   source.check(bytes.size() <= kMaxJson, "has {} bytes, expected at most {}", bytes.size(),
                kMaxJson);
-  auto value = nlohmann::json::parse(bytes.text(), nullptr, /*allow_exceptions=*/false);
+  const Blob content = bytes.loaded();
+  auto [value, trouble] = parse_json(content.text());
+  source.check(trouble.empty(), "expected a JSON object: {}", trouble);
   source.check(value.is_object(), "expected a JSON object");
-  return value;
+  return std::move(value);
 }
 
 void read_args(const nlohmann::json& args, Checkpoint& checkpoint, const Source& source) {
@@ -94,8 +98,9 @@ void read_args(const nlohmann::json& args, Checkpoint& checkpoint, const Source&
 Checkpoint read_mdlus(const Blob& bytes, const std::string& place) {
   const Source source("load_checkpoint", place);
   const auto budget = std::make_shared<InflateBudget>(bytes.size());
-  if (is_gzip(bytes.bytes())) {
-    const Blob inflated = Blob::of_bytes(gunzip(bytes.bytes(), place, budget->left()));
+  const Blob start = bytes.slice(0, std::min<std::uint64_t>(bytes.size(), 2)).loaded();
+  if (is_gzip(start.bytes())) {
+    const Blob inflated = Blob::of_bytes(gunzip(bytes.loaded().bytes(), place, budget->left()));
     budget->spend(inflated.size(), source);
     source.check(looks_like_tar(inflated), "holds no tar archive inside its gzip");
     return read_tar_flavour(inflated, budget, source);

@@ -11,6 +11,9 @@
 
 namespace halcyon::checkpoint {
 
+// In bytes; a model of 32 blocks takes 0.2 MiB.
+constexpr std::uint64_t kMaxPickle = std::uint64_t{8} << 20;
+
 // One tensor of a pickled state dict: which storage, and how it lies in it (in elements).
 struct PickledTensor {
   std::string name;
@@ -24,8 +27,8 @@ struct PickledTensor {
 // OrderedDict from names to tensors. It executes nothing: the opcodes are those that such a dict
 // needs, and the only globals are collections.OrderedDict, torch._utils._rebuild_tensor_v2,
 // torch._utils._rebuild_parameter and torch's storage classes, all of them built in. Every view is
-// checked against its storage (it lies inside, and has no more elements). All else is refused with
-// Error(input) that names the opcode or the global and its position.
+// checked to lie inside its storage; an expanded one (a stride of 0) may have more elements than
+// that. All else is refused with Error(input) that names the opcode or the global and its position.
 std::vector<PickledTensor> read_state_dict_pickle(const Blob& pickle, const Source& source);
 
 }  // namespace halcyon::checkpoint

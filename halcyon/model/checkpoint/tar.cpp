@@ -92,8 +92,9 @@ std::string header_name(std::string_view block) {
 }  // namespace
 
 bool looks_like_tar(const Blob& bytes) {
-  return bytes.size() >= kBlock && bytes.bytes()[0] != std::byte{0} &&
-         checksum_holds(bytes.text().substr(0, kBlock));
+  if (bytes.size() < kBlock) return false;
+  const Blob first = bytes.slice(0, kBlock).loaded();
+  return first.text()[0] != '\0' && checksum_holds(first.text());
 }
 
 std::map<std::string, Blob> read_tar(const Blob& bytes, const Source& source) {
@@ -102,7 +103,8 @@ std::map<std::string, Blob> read_tar(const Blob& bytes, const Source& source) {
   for (std::uint64_t position = 0;;) {
     source.check(bytes.size() - position >= kBlock, "ends at byte {} without an end mark",
                  bytes.size());
-    const auto block = bytes.text().substr(position, kBlock);
+    const Blob header = bytes.slice(position, kBlock).loaded();
+    const auto block = header.text();
     if (std::all_of(block.begin(), block.end(), [](char c) { return c == '\0'; })) break;
     source.check(checksum_holds(block), "expected a tar header at byte {}", position);
     const char type = block[156];
@@ -122,10 +124,10 @@ std::map<std::string, Blob> read_tar(const Blob& bytes, const Source& source) {
       source.check(size <= kMaxPax, "has a pax header of {} bytes", size);
       // global headers hold comments and times; a path or size for all members makes no sense
       Extended ignored;
-      read_pax(content.text(), type == 'x' ? extended : ignored, source);
+      read_pax(content.loaded().text(), type == 'x' ? extended : ignored, source);
     } else if (type == 'L') {
       source.check(size <= kMaxName, "has a name of {} bytes", size);
-      extended.path = std::string(text_field(content.text(), 0, size));
+      extended.path = std::string(text_field(content.loaded().text(), 0, size));
     } else if (type != 'K') {
       const auto name = extended.path.value_or(header_name(block));
       extended = {};

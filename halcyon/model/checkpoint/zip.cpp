@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
+#include <span>
 #include <vector>
 
 namespace halcyon::checkpoint {
@@ -15,16 +15,16 @@ namespace {
 constexpr std::uint32_t kLocal = 0x04034b50, kCentral = 0x02014b50, kEnd = 0x06054b50,
                         kEnd64 = 0x06064b50, kLocator64 = 0x07064b50;
 constexpr std::uint64_t kLocalSize = 30, kCentralSize = 46, kEndSize = 22, kEnd64Size = 56,
-                        kLocator64Size = 20, kMaxComment = 0xffff, kMaxEntries = 1'000'000;
+                        kLocator64Size = 20, kMaxComment = 0xffff, kMaxEntries = 1'000'000,
+                        kMaxDirectory = std::uint64_t{1} << 28;
 constexpr std::uint16_t kStored = 0, kDeflated = 8, kEncrypted = 1, kDescriptor = 8,
                         kExtra64 = 0x0001;
 
 // The caller has checked that the field lies inside.
 template <class T>
-T field(std::span<const std::byte> bytes, std::uint64_t position) {
-  HALCYON_ASSERT(position <= bytes.size() && sizeof(T) <= bytes.size() - position);
+T field(const Blob& bytes, std::uint64_t position) {
   T value;
-  std::memcpy(&value, bytes.data() + position, sizeof value);
+  bytes.read(position, std::as_writable_bytes(std::span(&value, 1)));
   return value;
 }
 
@@ -44,22 +44,28 @@ std::string checked_member_name(std::string_view name, const Source& source) {
 ZipArchive::ZipArchive(Blob bytes, std::shared_ptr<InflateBudget> budget, Source source)
     : bytes_(std::move(bytes)), budget_(std::move(budget)), source_(std::move(source)) {
   const Directory directory = find_directory();
-  std::uint64_t position = directory.begin;
-  for (std::uint64_t i = 0; i < directory.entries; ++i) position = read_entry(position, directory);
-  source_.check(position == directory.begin + directory.size,
-                "its directory takes {} bytes, expected {}", position - directory.begin,
+  const Blob entries = bytes_.slice(directory.begin, directory.size).loaded();
+  std::uint64_t position = 0;
+  for (std::uint64_t i = 0; i < directory.entries; ++i)
+    position = read_entry(entries, position, directory);
+  source_.check(position == directory.size, "its directory takes {} bytes, expected {}", position,
                 directory.size);
   check_overlaps(directory.begin);
 }
 
 bool ZipArchive::looks_like(const Blob& bytes) {
-  return bytes.size() >= kEndSize && (field<std::uint32_t>(bytes.bytes(), 0) == kLocal ||
-                                      field<std::uint32_t>(bytes.bytes(), 0) == kEnd);
+  return bytes.size() >= kEndSize &&
+         (field<std::uint32_t>(bytes, 0) == kLocal || field<std::uint32_t>(bytes, 0) == kEnd);
 }
 
 ZipArchive::Directory ZipArchive::find_directory() const {
-  const std::span<const std::byte> bytes = bytes_.bytes();
-  source_.check(bytes.size() >= kEndSize, "is too short for a zip archive: {} bytes", bytes.size());
+  source_.check(bytes_.size() >= kEndSize, "is too short for a zip archive: {} bytes",
+                bytes_.size());
+  // the end record is followed by nothing but a comment
+  const std::uint64_t tail =
+      std::min(bytes_.size(), kEndSize + kMaxComment + kLocator64Size + kEnd64Size);
+  const std::uint64_t skipped = bytes_.size() - tail;
+  const Blob bytes = bytes_.slice(skipped, tail).loaded();
   const std::uint64_t last = bytes.size() - kEndSize, first = last - std::min(last, kMaxComment);
   std::uint64_t end = last;
   const auto ends_here = [&](std::uint64_t p) {
@@ -73,15 +79,16 @@ ZipArchive::Directory ZipArchive::find_directory() const {
                 "is one of several disks");
   Directory directory{field<std::uint32_t>(bytes, end + 16), field<std::uint32_t>(bytes, end + 12),
                       field<std::uint16_t>(bytes, end + 10)};
-  std::uint64_t directory_end = end;
+  std::uint64_t directory_end = skipped + end;
   if (end >= kLocator64Size && field<std::uint32_t>(bytes, end - kLocator64Size) == kLocator64) {
     const auto where = field<std::uint64_t>(bytes, end - kLocator64Size + 8);
-    source_.check(end - kLocator64Size >= kEnd64Size &&
-                      where <= end - kLocator64Size - kEnd64Size &&
-                      field<std::uint32_t>(bytes, where) == kEnd64,
+    const auto latest = skipped + end - kLocator64Size;
+    source_.check(latest >= kEnd64Size && where <= latest - kEnd64Size &&
+                      field<std::uint32_t>(bytes_, where) == kEnd64,
                   "its zip64 locator points to byte {}, where no zip64 record is", where);
-    directory = {field<std::uint64_t>(bytes, where + 48), field<std::uint64_t>(bytes, where + 40),
-                 field<std::uint64_t>(bytes, where + 32)};
+    const Blob record = bytes_.slice(where, kEnd64Size).loaded();
+    directory = {field<std::uint64_t>(record, 48), field<std::uint64_t>(record, 40),
+                 field<std::uint64_t>(record, 32)};
     directory_end = where;
   }
   source_.check(
@@ -91,23 +98,25 @@ ZipArchive::Directory ZipArchive::find_directory() const {
   source_.check(directory.entries <= std::min(directory.size / kCentralSize, kMaxEntries),
                 "announces {} members in a directory of {} bytes", directory.entries,
                 directory.size);
+  source_.check(directory.size <= kMaxDirectory, "has a directory of {} bytes, more than {}",
+                directory.size, kMaxDirectory);
   return directory;
 }
 
-std::uint64_t ZipArchive::read_entry(std::uint64_t position, const Directory& directory) {
-  const std::span<const std::byte> bytes = bytes_.bytes();
-  const std::uint64_t end = directory.begin + directory.size;
+std::uint64_t ZipArchive::read_entry(const Blob& bytes, std::uint64_t position,
+                                     const Directory& directory) {
+  const std::uint64_t end = bytes.size();
   source_.check(end - position >= kCentralSize && field<std::uint32_t>(bytes, position) == kCentral,
-                "expected a directory entry at byte {}", position);
+                "expected a directory entry at byte {}", directory.begin + position);
   const auto flags = field<std::uint16_t>(bytes, position + 8);
   const auto name_size = field<std::uint16_t>(bytes, position + 28);
   const auto extra_size = field<std::uint16_t>(bytes, position + 30);
   const auto comment_size = field<std::uint16_t>(bytes, position + 32);
   const std::uint64_t next = position + kCentralSize + name_size + extra_size + comment_size;
   source_.check(next <= end, "the directory entry at byte {} is longer than the directory",
-                position);
+                directory.begin + position);
   const auto name =
-      checked_member_name(bytes_.slice(position + kCentralSize, name_size).text(), source_);
+      checked_member_name(bytes.slice(position + kCentralSize, name_size).text(), source_);
 
   Member member{
       field<std::uint16_t>(bytes, position + 10), field<std::uint32_t>(bytes, position + 16), 0,
@@ -151,26 +160,25 @@ std::uint64_t ZipArchive::read_entry(std::uint64_t position, const Directory& di
 
 void ZipArchive::read_local_header(const std::string& name, Member& member, std::uint16_t flags,
                                    std::uint64_t directory_begin) const {
-  const std::span<const std::byte> bytes = bytes_.bytes();
   const std::uint64_t header = member.begin;
-  source_.check(field<std::uint32_t>(bytes, header) == kLocal,
+  const Blob bytes = bytes_.slice(header, kLocalSize).loaded();  // inside, as read_entry() saw
+  source_.check(field<std::uint32_t>(bytes, 0) == kLocal,
                 "member {} has no local header at byte {}", printable(name), header);
-  const auto name_size = field<std::uint16_t>(bytes, header + 26);
-  const std::uint64_t data =
-      header + kLocalSize + name_size + field<std::uint16_t>(bytes, header + 28);
+  const auto name_size = field<std::uint16_t>(bytes, 26);
+  const std::uint64_t data = header + kLocalSize + name_size + field<std::uint16_t>(bytes, 28);
   source_.check(data <= directory_begin && member.stored_size <= directory_begin - data,
                 "member {} announces {} bytes at byte {}, beyond the members", printable(name),
                 member.stored_size, data);
-  const auto local_name = bytes_.slice(header + kLocalSize, name_size).text();
-  source_.check(field<std::uint16_t>(bytes, header + 8) == member.method &&
-                    checked_member_name(local_name, source_) == name,
+  const Blob local_name = bytes_.slice(header + kLocalSize, name_size).loaded();
+  source_.check(field<std::uint16_t>(bytes, 8) == member.method &&
+                    checked_member_name(local_name.text(), source_) == name,
                 "member {} is not what its local header at byte {} says", printable(name), header);
   const auto agrees = [&](std::uint64_t offset, std::uint64_t value) {
-    const auto local = field<std::uint32_t>(bytes, header + offset);
+    const auto local = field<std::uint32_t>(bytes, offset);
     return local == value || local == 0xffffffff;
   };
   source_.check(
-      (flags & kDescriptor) != 0 || (field<std::uint32_t>(bytes, header + 14) == member.crc &&
+      (flags & kDescriptor) != 0 || (field<std::uint32_t>(bytes, 14) == member.crc &&
                                      agrees(18, member.stored_size) && agrees(22, member.size)),
       "member {} has other sizes or another checksum in its local header", printable(name));
   member.begin = data;
@@ -196,21 +204,32 @@ const ZipArchive::Member& ZipArchive::member(const std::string& name) const {
   return found->second;
 }
 
-Blob ZipArchive::read_unchecked(const std::string& name) const {
+Blob ZipArchive::stored(const std::string& name) const {
   const Member& m = member(name);
-  Blob stored = bytes_.slice(m.begin, m.stored_size);
-  if (m.method == kStored) return stored;
-  Blob content = inflate(stored, m.size, *budget_, source_.inside(name));
+  HALCYON_ASSERT(!m.deflated());
+  return bytes_.slice(m.begin, m.stored_size);
+}
+
+Blob ZipArchive::inflated(const std::string& name) const {
+  const Member& m = member(name);
+  HALCYON_ASSERT(m.deflated());
+  Blob content = inflate(bytes_.slice(m.begin, m.stored_size), m.size, source_.inside(name));
   source_.check(crc32_of(content) == m.crc, "member {} is corrupt: its CRC-32 differs",
                 printable(name));
   return content;
 }
 
-Blob ZipArchive::read(const std::string& name) const {
+Blob ZipArchive::read(const std::string& name, std::uint64_t limit) const {
   const Member& m = member(name);
-  Blob content = read_unchecked(name);
-  source_.check(m.method != kStored || crc32_of(content) == m.crc,
-                "member {} is corrupt: its CRC-32 differs", printable(name));
+  source_.check(m.size <= limit, "member {} announces {} bytes, expected at most {}",
+                printable(name), m.size, limit);
+  if (m.deflated()) {
+    budget_->spend(m.size, source_.inside(name));
+    return inflated(name);
+  }
+  Blob content = stored(name).loaded();
+  source_.check(crc32_of(content) == m.crc, "member {} is corrupt: its CRC-32 differs",
+                printable(name));
   return content;
 }
 
@@ -233,7 +252,7 @@ std::uint32_t ZipArchive::check_stored() const {
     const auto& [name, member] = entry;
     add(begin);
     const auto crc = add(begin + member->stored_size);
-    source_.check(member->method != kStored || crc == member->crc,
+    source_.check(member->deflated() || crc == member->crc,
                   "member {} is corrupt: its CRC-32 differs", printable(*name));
   }
   add(bytes_.size());

@@ -17,7 +17,9 @@ namespace halcyon::checkpoint {
 // control characters or occur twice.
 class ZipArchive {
  public:
+  static constexpr std::uint64_t kNoLimit = ~std::uint64_t{0};
   struct Member {
+    bool deflated() const { return method != 0; }
     std::uint16_t method = 0;
     std::uint32_t crc = 0;
     std::uint64_t begin = 0, stored_size = 0, size = 0;  // begin: of the data in the archive
@@ -31,12 +33,14 @@ class ZipArchive {
   bool has(const std::string& name) const { return members_.contains(name); }
   const Source& source() const { return source_; }
 
-  // The content of a member: a part of the archive when stored, memory when deflated. Error(input)
-  // when there is none of that name or its CRC-32 differs.
-  Blob read(const std::string& name) const;
-  // The same without the check of a stored member; crc_of_stored() makes up for it.
-  Blob read_unchecked(const std::string& name) const;
   const Member& member(const std::string& name) const;
+  // The content of a member in memory. Error(input) when there is none of that name, it holds more
+  // than limit bytes or its CRC-32 differs.
+  Blob read(const std::string& name, std::uint64_t limit = kNoLimit) const;
+  // The content of a stored member, not read yet: a part of the archive. check_stored() checks it.
+  Blob stored(const std::string& name) const;
+  // The content of a deflated member, CRC-32 checked; the caller has spent its size.
+  Blob inflated(const std::string& name) const;
 
   // Checks every stored member's CRC-32 and returns that of the whole archive, in one pass over the
   // bytes: an archive within an archive is checked on both levels at the price of one.
@@ -47,7 +51,8 @@ class ZipArchive {
     std::uint64_t begin, size, entries;
   };
   Directory find_directory() const;
-  std::uint64_t read_entry(std::uint64_t position, const Directory& directory);
+  // Of the directory's bytes, from position on; returns the position of the next entry.
+  std::uint64_t read_entry(const Blob& bytes, std::uint64_t position, const Directory& directory);
   void read_local_header(const std::string& name, Member& member, std::uint16_t flags,
                          std::uint64_t directory_begin) const;
   void check_overlaps(std::uint64_t directory_begin) const;

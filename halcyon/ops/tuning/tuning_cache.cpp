@@ -12,6 +12,7 @@
 #include "halcyon/base/error.h"
 #include "halcyon/base/file_lock.h"
 #include "halcyon/base/files.h"
+#include "halcyon/base/json_text.h"
 #include "halcyon/base/versions.h"
 #include "halcyon/ops/cpu_level.h"
 
@@ -49,10 +50,11 @@ json read(const std::filesystem::path& path, bool warn) {
   if (!std::filesystem::exists(path, ignored)) return empty_cache();
   std::string why = "something else";
   try {
-    auto content = json::parse(read_text(path, kLargest));
+    auto [content, trouble] = parse_json(read_text(path, kLargest));
+    if (!trouble.empty()) why = trouble;
     if (content.is_object() && content.value("format", json()) == kFormat &&
         content.value("choices", json()).is_object())
-      return content;
+      return std::move(content);
   } catch (const std::exception& error) {
     why = error.what();
   }
@@ -116,7 +118,7 @@ void store_choice(const std::string& operation, const std::string& problem, cons
   if (!path) return;
   try {
     prepare_folder_of(*path);
-    FileLock lock(path->string() + ".lock");
+    FileLock lock(behind_links(*path).string() + ".lock");  // one, by whatever name it is called
     lock.lock();
     auto content = read(*path, false);
     auto& of_machine = object_in(object_in(content["choices"], version()), machine());
