@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 // A thin wrapper of netcdf-c: classic (CDF-1, 2, 5) and NetCDF-4 files, root group. The library is
@@ -18,6 +19,10 @@
 namespace halcyon {
 
 class InputFile;
+
+namespace netcdf_detail {
+struct Packing;
+}
 
 struct NetcdfDimension {
   std::string name;
@@ -74,16 +79,22 @@ class NetcdfReader {
   // The part that begins at start and has the shape count (both of the variable's rank).
   at::Tensor read(std::string_view variable, const std::vector<int64_t>& start,
                   const std::vector<int64_t>& count) const;
-  // Physical values by the NetCDF conventions, as kFloat or kDouble: _FillValue, missing_value and
-  // values outside valid_min, valid_max, valid_range become NaN, then scale_factor and add_offset
-  // apply. Without a _FillValue the type's default fill value is missing too (bytes excepted).
+  // Physical values by the NetCDF users' guide and CF, as kFloat or kDouble, NaN where missing:
+  // _FillValue and missing_value (each in the variable's type) and what is outside valid_min,
+  // valid_max, valid_range (of stored numbers, or of values where they have the type of
+  // scale_factor); then scale_factor and add_offset. _Unsigned is heeded. Without a _FillValue the
+  // type's default fill value is missing too (bytes excepted). Attributes that make no sense are
+  // Error(input) with their name.
   at::Tensor read_physical(std::string_view variable, at::ScalarType dtype) const;
   at::Tensor read_physical(std::string_view variable, at::ScalarType dtype,
                            const std::vector<int64_t>& start,
                            const std::vector<int64_t>& count) const;
-  // Strings, row-major: a string variable as it is; of a text variable each row along the last
-  // dimension up to the first NUL, trailing blanks taken off. A text variable of rank 0 or 1 is
-  // one string, unless characters is true: then each character is a string.
+  // Whole numbers by the same rules, int64, with missing in place of what is missing.
+  at::Tensor read_integers(std::string_view variable, int64_t missing) const;
+  // Strings, row-major, empty where _FillValue or missing_value says so: a string variable as it
+  // is; of a text variable each row along the last dimension up to the first NUL, trailing blanks
+  // taken off. A text variable of rank 0 or 1 is one string, unless characters is true: then each
+  // character is a string.
   std::vector<std::string> read_strings(std::string_view variable, bool characters = false) const;
 
  private:
@@ -95,7 +106,11 @@ class NetcdfReader {
   void check_size(const NetcdfVariable& variable, const std::vector<int64_t>& count,
                   int64_t item) const;
   int id_of(std::string_view variable) const;
-  std::vector<double> missing_values(std::string_view variable, const NetcdfVariable& info) const;
+  void check_part(const NetcdfVariable& variable, const std::vector<int64_t>& start,
+                  const std::vector<int64_t>& count) const;
+  std::pair<at::Tensor, netcdf_detail::Packing> read_stored(
+      const NetcdfVariable& variable, const std::vector<int64_t>& start,
+      const std::vector<int64_t>& count) const;
 
   std::filesystem::path path_;
   std::shared_ptr<const InputFile> file_;  // of a file on disk

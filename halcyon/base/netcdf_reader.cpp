@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <netcdf.h>
 #include <netcdf_mem.h>
 
 #include <algorithm>
 #include <array>
-#include <cmath>
-#include <cstring>
-#include <limits>
 #include <utility>
 
 #include "halcyon/base/error.h"
@@ -16,6 +12,7 @@
 #include "halcyon/base/input_file.h"
 #include "halcyon/base/netcdf.h"
 #include "halcyon/base/netcdf_detail.h"
+#include "halcyon/base/netcdf_packing.h"
 
 namespace halcyon {
 namespace {
@@ -55,30 +52,6 @@ std::pair<NetcdfKind, at::ScalarType> kind_of(nc_type type) {
   }
 }
 
-// NC_FILL_* of the stored type; bytes have none.
-std::optional<double> default_fill(nc_type type) {
-  switch (type) {
-    case NC_SHORT:
-      return NC_FILL_SHORT;
-    case NC_USHORT:
-      return NC_FILL_USHORT;
-    case NC_INT:
-      return NC_FILL_INT;
-    case NC_UINT:
-      return NC_FILL_UINT;
-    case NC_INT64:
-      return static_cast<double>(NC_FILL_INT64);
-    case NC_UINT64:
-      return static_cast<double>(NC_FILL_UINT64);
-    case NC_FLOAT:
-      return NC_FILL_FLOAT;
-    case NC_DOUBLE:
-      return NC_FILL_DOUBLE;
-    default:
-      return std::nullopt;
-  }
-}
-
 int get(int file, int id, const std::size_t* start, const std::size_t* count, at::Tensor& out) {
   void* data = out.data_ptr();
   switch (out.scalar_type()) {
@@ -99,35 +72,20 @@ int get(int file, int id, const std::size_t* start, const std::size_t* count, at
   }
 }
 
+// What stands where no character was written.
+char fill_character(int file, int id) {
+  nc_type type = NC_NAT;
+  std::size_t size = 0;
+  char fill = NC_FILL_CHAR;
+  if (nc_inq_att(file, id, "_FillValue", &type, &size) == NC_NOERR && type == NC_CHAR && size == 1)
+    nc_get_att_text(file, id, "_FillValue", &fill);
+  return fill;
+}
+
 std::string trimmed(const char* text, std::size_t size) {
   size = static_cast<std::size_t>(std::find(text, text + size, '\0') - text);
   while (size > 0 && text[size - 1] == ' ') --size;
   return {text, size};
-}
-
-struct Decoding {
-  std::vector<double> missing;
-  double low = -std::numeric_limits<double>::infinity();
-  double high = std::numeric_limits<double>::infinity();
-  double scale = 1, offset = 0;
-
-  double operator()(double stored) const {
-    if (!(stored >= low && stored <= high)) return NAN;
-    for (const double m : missing) {
-      if (stored == m) return NAN;
-    }
-    return stored * scale + offset;
-  }
-};
-
-template <typename In, typename Out>
-void decode(const at::Tensor& stored, at::Tensor& out, const Decoding& rule) {
-  const In* from = stored.const_data_ptr<In>();
-  Out* to = out.mutable_data_ptr<Out>();
-  at::parallel_for(0, stored.numel(), 1 << 15, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      to[i] = static_cast<Out>(rule(static_cast<double>(from[i])));
-  });
 }
 
 }  // namespace
@@ -350,18 +308,7 @@ at::Tensor NetcdfReader::read(std::string_view name, const std::vector<int64_t>&
                               const std::vector<int64_t>& count) const {
   const Lock lock(netcdf_detail::library_lock());
   const auto& info = variable(name);
-  HALCYON_CHECK_KIND(info.kind == NetcdfKind::number, input, "NetCDF",
-                     "{}: expected numbers in variable {}", path_.string(), name);
-  HALCYON_CHECK(start.size() == info.shape.size() && count.size() == info.shape.size(), "NetCDF",
-                "expected start and count of rank {} for {}, got {} and {}", info.shape.size(),
-                name, start.size(), count.size());
-  for (std::size_t d = 0; d < start.size(); ++d) {
-    HALCYON_CHECK(start[d] >= 0 && count[d] >= 0 && start[d] <= info.shape[d] &&
-                      count[d] <= info.shape[d] - start[d],
-                  "NetCDF", "expected a part of {} within {} along {}, got {} from {}", name,
-                  info.shape[d], info.dimensions[d], count[d], start[d]);
-  }
-  check_size(info, count, static_cast<int64_t>(c10::elementSize(info.dtype)));
+  check_part(info, start, count);
   auto out = at::empty(count, info.dtype);
   if (out.numel() == 0) return out;
   const std::vector<std::size_t> from(start.begin(), start.end()),
@@ -372,17 +319,41 @@ at::Tensor NetcdfReader::read(std::string_view name, const std::vector<int64_t>&
   return out;
 }
 
-std::vector<double> NetcdfReader::missing_values(std::string_view name,
-                                                 const NetcdfVariable& info) const {
-  std::vector<double> missing;
-  const auto fill = numbers(name, "_FillValue");
-  if (fill) missing = *fill;
-  if (const auto more = numbers(name, "missing_value"))
-    missing.insert(missing.end(), more->begin(), more->end());
+void NetcdfReader::check_part(const NetcdfVariable& info, const std::vector<int64_t>& start,
+                              const std::vector<int64_t>& count) const {
+  HALCYON_CHECK_KIND(info.kind == NetcdfKind::number, input, "NetCDF",
+                     "{}: expected numbers in variable {}", path_.string(), info.name);
+  HALCYON_CHECK(start.size() == info.shape.size() && count.size() == info.shape.size(), "NetCDF",
+                "expected start and count of rank {} for {}, got {} and {}", info.shape.size(),
+                info.name, start.size(), count.size());
+  for (std::size_t d = 0; d < start.size(); ++d) {
+    HALCYON_CHECK(start[d] >= 0 && count[d] >= 0 && start[d] <= info.shape[d] &&
+                      count[d] <= info.shape[d] - start[d],
+                  "NetCDF", "expected a part of {} within {} along {}, got {} from {}", info.name,
+                  info.shape[d], info.dimensions[d], count[d], start[d]);
+  }
+  check_size(info, count, static_cast<int64_t>(c10::elementSize(info.dtype)));
+}
+
+std::pair<at::Tensor, netcdf_detail::Packing> NetcdfReader::read_stored(
+    const NetcdfVariable& info, const std::vector<int64_t>& start,
+    const std::vector<int64_t>& count) const {
+  const Lock lock(netcdf_detail::library_lock());
+  check_part(info, start, count);
+  const int id = id_of(info.name);
   nc_type type = NC_NAT;
-  check(nc_inq_vartype(id_, id_of(name), &type), path_, info.name);
-  if (const auto standard = default_fill(type); standard && !fill) missing.push_back(*standard);
-  return missing;
+  check(nc_inq_vartype(id_, id, &type), path_, info.name);
+  auto packing = netcdf_detail::read_packing(
+      id_, id, type, fmt::format("{}: variable {}", path_.string(), info.name));
+  auto stored = netcdf_detail::raw_numbers(count, type);
+  if (stored.numel() > 0) {
+    const std::vector<std::size_t> from(start.begin(), start.end()),
+        extent(count.begin(), count.end());
+    check(nc_get_vara(id_, id, from.data(), extent.data(), stored.data_ptr()), path_,
+          fmt::format("cannot read {}", info.name));
+  }
+  check_unchanged();
+  return {std::move(stored), std::move(packing)};
 }
 
 at::Tensor NetcdfReader::read_physical(std::string_view name, at::ScalarType dtype) const {
@@ -395,30 +366,15 @@ at::Tensor NetcdfReader::read_physical(std::string_view name, at::ScalarType dty
                                        const std::vector<int64_t>& count) const {
   HALCYON_CHECK(dtype == at::kFloat || dtype == at::kDouble, "NetCDF",
                 "expected float32 or float64, got {}", c10::toString(dtype));
-  const Lock lock(netcdf_detail::library_lock());
-  const auto stored = read(name, start, count);
-  Decoding rule;
-  rule.missing = missing_values(name, variable(name));
-  const auto first = [&](const char* attribute, std::size_t i) -> std::optional<double> {
-    const auto values = numbers(name, attribute);
-    if (!values || values->size() <= i || std::isnan((*values)[i])) return std::nullopt;
-    return (*values)[i];
-  };
-  rule.low = std::max(first("valid_min", 0).value_or(rule.low),
-                      first("valid_range", 0).value_or(rule.low));
-  rule.high = std::min(first("valid_max", 0).value_or(rule.high),
-                       first("valid_range", 1).value_or(rule.high));
-  rule.scale = first("scale_factor", 0).value_or(1);
-  rule.offset = first("add_offset", 0).value_or(0);
-  auto out = at::empty(stored.sizes(), dtype);
-  AT_DISPATCH_ALL_TYPES(stored.scalar_type(), "read_physical", [&] {
-    if (dtype == at::kFloat) {
-      decode<scalar_t, float>(stored, out, rule);
-    } else {
-      decode<scalar_t, double>(stored, out, rule);
-    }
-  });
-  return out;
+  const auto [stored, packing] = read_stored(variable(name), start, count);
+  return netcdf_detail::decode(stored, packing, dtype);
+}
+
+at::Tensor NetcdfReader::read_integers(std::string_view name, int64_t missing) const {
+  const auto& info = variable(name);
+  const auto [stored, packing] =
+      read_stored(info, std::vector<int64_t>(info.shape.size(), 0), info.shape);
+  return netcdf_detail::decode_integers(stored, packing, missing);
 }
 
 std::vector<std::string> NetcdfReader::read_strings(std::string_view name, bool characters) const {
@@ -441,6 +397,10 @@ std::vector<std::string> NetcdfReader::read_strings(std::string_view name, bool 
     for (const char* value : values) out.emplace_back(value ? value : "");
     nc_free_string(values.size(), values.data());
     check_unchanged();
+    for (const char* mark : {"_FillValue", "missing_value"}) {
+      if (const auto none = text(name, mark))
+        std::replace(out.begin(), out.end(), *none, std::string());
+    }
     return out;
   }
   check_size(info, info.shape, 1);
@@ -448,10 +408,15 @@ std::vector<std::string> NetcdfReader::read_strings(std::string_view name, bool 
   if (elements == 0) return out;
   check(nc_get_vara_text(id_, id_of(name), start.data(), count.data(), all.data()), path_, what);
   check_unchanged();
+  const auto unwritten = fill_character(id_, id_of(name));
   const std::size_t width = characters           ? 1
                             : info.shape.empty() ? 1
                                                  : static_cast<std::size_t>(info.shape.back());
-  for (std::size_t at = 0; at < all.size(); at += width) out.push_back(trimmed(&all[at], width));
+  for (std::size_t at = 0; at < all.size(); at += width) {
+    std::string_view row(&all[at], width);
+    if (row.find_first_not_of(unwritten) == std::string_view::npos) row = {};
+    out.push_back(trimmed(row.data(), row.size()));
+  }
   return out;
 }
 
