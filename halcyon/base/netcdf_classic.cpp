@@ -175,10 +175,12 @@ class Header {
 
 }  // namespace
 
-bool check_magic(std::span<const std::byte> file, const std::filesystem::path& name) {
+bool check_magic(const Bytes& file, const std::filesystem::path& name) {
   constexpr std::string_view hdf5 = "\x89HDF\r\n\x1a\n";
-  const std::string_view head(reinterpret_cast<const char*>(file.data()),
-                              std::min<std::size_t>(file.size(), hdf5.size()));
+  std::array<std::byte, hdf5.size()> first{};
+  const auto size = std::min<std::uint64_t>(file.size, first.size());
+  file.read(0, std::span(first).first(size));
+  const std::string_view head(reinterpret_cast<const char*>(first.data()), size);
   if (head == hdf5) return true;
   const bool classic =
       head.size() >= 4 && head.starts_with("CDF") && (head[3] == 1 || head[3] == 2 || head[3] == 5);
