@@ -175,6 +175,15 @@ class Header {
 
 }  // namespace
 
+Bytes::Bytes(const InputFile& file)
+    : size(file.size()),
+      read([&file](std::uint64_t offset, std::span<std::byte> into) { file.read(offset, into); }) {}
+
+Bytes::Bytes(std::span<const std::byte> memory)
+    : size(memory.size()), read([memory](std::uint64_t offset, std::span<std::byte> into) {
+        std::ranges::copy(memory.subspan(offset, into.size()), into.begin());
+      }) {}
+
 bool check_magic(const Bytes& file, const std::filesystem::path& name) {
   constexpr std::string_view hdf5 = "\x89HDF\r\n\x1a\n";
   std::array<std::byte, hdf5.size()> first{};
