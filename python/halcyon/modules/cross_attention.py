@@ -47,4 +47,4 @@ class PixelCrossAttention(torch.nn.Module):
         source, w_k, w_v, b_v = self._keys_and_values(tokens)
         y = ops.pixel_attention(q, source, w_k, w_v, cu_seqlens_k, max_seqlen_k, self.n_kv_heads, self.d_head**-0.5, None,
                                 b_v, False, *group_map_tensors(group_map))
-        return self.out_proj(y.flatten(1).view(*hidden_states.shape[:3], -1))
+        return self.out_proj(y.view(*hidden_states.shape[:3], self.n_q_heads * self.d_head))
