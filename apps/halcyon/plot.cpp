@@ -46,6 +46,7 @@ Scale scale_of(const std::string& units, bool difference) {
 
 void plot_fields(const Arguments& arguments) {
   state::ReadOptions options;
+  options.first_only = arguments.variable.empty();
   if (!arguments.variable.empty()) options.variables = {arguments.variable};
   if (!arguments.time.empty()) options.times = {{parse_time(arguments.time)}};
   const auto fields = state::read_fields(arguments.file, options);
@@ -53,13 +54,17 @@ void plot_fields(const Arguments& arguments) {
   const bool difference = arguments.palette == plots::Palette::difference;
   const auto [units, zero] = scale_of(variable.units, difference);
 
+  const auto field = fields.data[fields.data.size(0) - 1][0];
+  HALCYON_CHECK_KIND(field.isfinite().any().item<bool>(), input, "plot",
+                     "{}: expected values of {} to show, got only missing ones",
+                     arguments.file.string(), variable.name);
   plots::MapPlot plot;
   plot.title = variable.long_name.empty() ? variable.name : variable.long_name;
   plot.subtitle = arguments.file.filename().string();
   if (!fields.is_static()) plot.subtitle = format_time(fields.times.back()) + ", " + plot.subtitle;
   plot.units = units;
   plot.grid = fields.grid;
-  plot.field = fields.data[fields.data.size(0) - 1][0] - zero;
+  plot.field = field - zero;
   plot.palette =
       arguments.palette.value_or(zero == 0 ? plots::Palette::plain : plots::Palette::temperature);
   plots::plot_map(arguments.output, plot);
@@ -70,8 +75,9 @@ void plot_feedback(const Arguments& arguments, const NetcdfReader& file) {
   const auto stations = file.read_strings("station");
   const auto time = read_cf_time(file, "time"), analysis_time = read_cf_time(file, "analysis_time");
   const auto column = [&](const char* name) { return file.read_physical(name, at::kDouble); };
-  const auto analysis = column("analysis"), climatology = column("climatology"),
-             departure = column("oa");
+  const auto analysis = column("analysis"), departure = column("oa");
+  const bool has_climatology = file.has("climatology");
+  const auto climatology = has_climatology ? column("climatology") : analysis;
   std::map<std::string, std::map<int64_t, int64_t>> rows;  // of a station, by time
   for (int64_t row = 0; row < time.size(0); ++row) {
     if (time[row].equal(analysis_time[row]) && std::isfinite(departure[row].item<double>()))
@@ -100,9 +106,10 @@ void plot_feedback(const Arguments& arguments, const NetcdfReader& file) {
     analysed.values.push_back(value - zero);
     mean.values.push_back(climatology[row].item<double>() - zero);
   }
-  plots::plot_series(
-      arguments.output,
-      {chosen->first, arguments.file.filename().string(), units, {analysed, mean, observed}});
+  plots::SeriesPlot plot{chosen->first, arguments.file.filename().string(), units, {analysed}};
+  if (has_climatology) plot.series.push_back(mean);
+  plot.series.push_back(observed);
+  plots::plot_series(arguments.output, plot);
 }
 
 void plot(Arguments arguments) {

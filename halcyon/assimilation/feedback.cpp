@@ -50,7 +50,7 @@ class FeedbackFile {
     file_.attribute(name, "units", units);
     file_.attribute(name, "coordinates", "time latitude longitude station");
     const auto values = column<float>(rows_, at::kFloat, get);
-    pending_.emplace_back(name, at::nan_to_num(values, 9.96921e36));
+    pending_.emplace_back(name, values.masked_fill(values.isnan(), 9.96921e36));
   }
 
   void reasons(const std::vector<std::string>& names) {

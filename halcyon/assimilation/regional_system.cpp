@@ -33,6 +33,14 @@ state::DataSplit split_of(const config::Node& section) {
   }
 }
 
+state::Climatology climatology_of(const state::Fields& truth, const std::filesystem::path& file) {
+  try {
+    return state::Climatology::fit(truth, truth.times);
+  } catch (const Error& e) {  // too few times: the file's fault
+    throw Error(ErrorKind::input, fmt::format("{} ({})", e.what(), file.string()));
+  }
+}
+
 // The pixels of a level that hold a point of the grid.
 Region pixels_of(const LatLonGrid& grid, int level) {
   const auto [lon, lat] = grid.points();
@@ -65,7 +73,7 @@ RegionalSystem RegionalSystem::from_config(const config::Node& system) {
   const auto truth = split.read(file, state::Purpose::training, {.variables = {variable}});
   const auto* grid = std::get_if<LatLonGrid>(&truth.grid);
   system.check(grid != nullptr, "fields", "expected fields on a latitude-longitude grid");
-  const auto climatology = state::Climatology::fit(truth, truth.times);
+  const auto climatology = climatology_of(truth, file);
   const auto departures = climatology.anomaly(truth).select(1, 0);
   const auto spread = departures.square().mean(0).sqrt().to(at::kFloat);
   const auto tokens = pixels_of(*grid, level);

@@ -4,12 +4,16 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <optional>
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "halcyon/base/cf_time.h"
 #include "halcyon/base/error.h"
 #include "halcyon/obs/reader.h"
 #include "halcyon/obs/rows.h"
+#include "halcyon/obs/units.h"
 
 // Surface files of NOAA's MADIS, METAR and marine: a record a report, each element with a
 // one-letter summary of the quality checks (DD, AWIPS TSP 88-21-R2).
@@ -25,16 +29,24 @@ constexpr std::array<Source, 4> kScalars = {{{"temperature", "t2m"},
                                              {"seaLevelPress", "mslp"},
                                              {"stationPress", "ps"}}};
 
+// Variables that only files of the sea have.
+constexpr std::array<const char*, 3> kMarine = {"rawMaritime", "waveHeight", "seaSurfaceTemp"};
+
+// Any of these may be absent, so that some must be there. Reports of aircraft have an altitude and
+// nothing of what only stations have.
 bool recognises(const OpenFile& file) {
   if (!file.netcdf) return false;
   const auto& nc = *file.netcdf;
-  for (const char* name :
-       {"stationName", "latitude", "longitude", "elevation", "timeObs", "seaLevelPress"}) {
-    if (!nc.has(name) || nc.variable(name).dimensions.empty() ||
-        nc.variable(name).dimensions[0] != "recNum")
-      return false;
-  }
-  return true;
+  const auto count = [&](std::initializer_list<const char*> names) {
+    return std::count_if(names.begin(), names.end(), [&](const char* name) {
+      return nc.has(name) && !nc.variable(name).dimensions.empty() &&
+             nc.variable(name).dimensions[0] == "recNum";
+    });
+  };
+  const auto of_stations = count({"stationName", "elevation", "seaLevelPress", "stationPress"});
+  const auto of_reports =
+      count({"latitude", "longitude", "timeObs", "temperature", "dewpoint", "windDir"});
+  return of_stations >= 1 && of_stations + of_reports >= 4 && count({"altitude"}) == 0;
 }
 
 ProviderFlag flag_of(char summary) {
@@ -72,31 +84,35 @@ class Reports {
 
   int64_t records() const { return records_; }
 
-  // One element of every report as double, NaN where it is missing, by its units attribute in K,
-  // Pa, m s-1, m or degrees.
-  at::Tensor element(const std::string& name) const {
-    require(nc_.variable(name).shape == std::vector<int64_t>{records_},
-            fmt::format("expected one {} a record", name));
-    auto values = nc_.read_physical(name, at::kDouble);
-    const auto units = nc_.text(name, "units").value_or("none");
-    if (units == "celsius" || units == "degC") return values.add_(273.15);
-    if (units == "hectopascal" || units == "hPa" || units == "millibar" || units == "mb")
-      return values.mul_(100);
-    static constexpr std::array<std::string_view, 14> as_they_are = {
-        "kelvin", "K",     "pascal", "Pa",     "meter/sec", "meters/second", "m/s",
-        "m s-1",  "meter", "m",      "degree", "degrees",   "degree_north",  "degree_east"};
-    require(std::find(as_they_are.begin(), as_they_are.end(), units) != as_they_are.end(),
-            fmt::format("{} has the units {}, which are unknown", name, units));
-    return values;
+  // A variable that nothing can do without: purpose is what it gives.
+  void need(const std::string& name, std::string_view purpose) const {
+    require(nc_.has(name), fmt::format("expected a variable {} ({}), got none", name, purpose));
+  }
+
+  // One element of every report as double in the units to, NaN where it is missing. Units may be
+  // absent where only one is possible.
+  at::Tensor element(const std::string& name, std::string_view to, bool units_needed = true) const {
+    check_shape(name);
+    auto values = nc_.read_physical(name, at::kDouble).flatten();
+    const auto units = nc_.text(name, "units").value_or("");
+    if (units.empty() && !units_needed) return values;
+    require(!units.empty(), fmt::format("expected units of {}, got none", name));
+    const auto convert = conversion(units, to);
+    require(convert.has_value(),
+            fmt::format("{} has the units {}, which are unknown (expected some of {})", name, units,
+                        to));
+    return values.mul_(convert->scale).add_(convert->offset);
   }
 
   // The summary of the checks of each report's element; 'Z' (none) where the file has no such.
-  std::string checks(const std::string& name) const {
+  std::string checks(const std::string& name, Content& content) const {
     const auto summary = name + "DD";
     std::string out(static_cast<std::size_t>(records_), 'Z');
-    if (!nc_.has(summary)) return out;
-    require(nc_.variable(summary).shape == std::vector<int64_t>{records_},
-            fmt::format("expected one {} a record", summary));
+    if (!nc_.has(summary)) {
+      content.notes.push_back(fmt::format("no {}: {} is unchecked", summary, name));
+      return out;
+    }
+    check_shape(summary);
     const auto letters = nc_.read_strings(summary, true);
     for (std::size_t i = 0; i < letters.size(); ++i) {
       if (!letters[i].empty()) out[i] = letters[i][0];
@@ -104,13 +120,29 @@ class Reports {
     return out;
   }
 
-  std::vector<int32_t> platforms() const {
-    const auto land = platform_number("land_station");
-    std::vector<int32_t> out(static_cast<std::size_t>(records_), land);
-    if (!nc_.has("dataPlatformType")) return out;
-    require(nc_.variable("dataPlatformType").shape == std::vector<int64_t>{records_},
-            "expected one dataPlatformType a record");
-    const auto types = nc_.read("dataPlatformType").to(at::kLong);
+  // Of the stations, in m; NaN where nothing tells.
+  at::Tensor heights(Content& content) const {
+    const auto unknown = [&](const std::string& why) {
+      content.notes.push_back(why + ": heights of stations are unknown");
+      return at::full({records_}, NAN, at::kDouble);
+    };
+    if (!nc_.has("elevation")) return unknown("no elevation");
+    const auto units = nc_.text("elevation", "units").value_or("none");
+    if (!conversion(units, "m")) return unknown("elevation in the units " + units);
+    return element("elevation", "m");
+  }
+
+  std::vector<int32_t> platforms(Content& content) const {
+    const bool marine = std::any_of(kMarine.begin(), kMarine.end(),
+                                    [&](const char* name) { return nc_.has(name); });
+    std::vector<int32_t> out(static_cast<std::size_t>(records_),
+                             platform_number(marine ? "unknown" : "land_station"));
+    if (!nc_.has("dataPlatformType")) {
+      if (marine) content.notes.emplace_back("no dataPlatformType: kinds of platforms are unknown");
+      return out;
+    }
+    check_shape("dataPlatformType");
+    const auto types = nc_.read_integers("dataPlatformType", -1).flatten();
     for (std::size_t i = 0; i < out.size(); ++i) {
       const auto type = types.const_data_ptr<int64_t>()[i];
       out[i] = platform_number(type == 0   ? "fixed_buoy"
@@ -120,11 +152,28 @@ class Reports {
     return out;
   }
 
+  std::vector<std::string> stations(Content& content) const {
+    if (!nc_.has("stationName")) {
+      content.notes.emplace_back("no stationName: stations have no names");
+      return std::vector<std::string>(static_cast<std::size_t>(records_));
+    }
+    auto names = nc_.read_strings("stationName");
+    require(static_cast<int64_t>(names.size()) == records_, "expected one stationName a record");
+    return names;
+  }
+
   void require(bool condition, std::string_view what) const {
     HALCYON_CHECK_KIND(condition, input, "madis", "{}: {}", file_.path.string(), what);
   }
 
  private:
+  // One a record; xarray writes single characters with a dimension of length 1.
+  void check_shape(const std::string& name) const {
+    const auto& shape = nc_.variable(name).shape;
+    require(shape == std::vector<int64_t>{records_} || shape == std::vector<int64_t>{records_, 1},
+            fmt::format("expected one {} a record", name));
+  }
+
   const OpenFile& file_;
   const NetcdfReader& nc_;
   int64_t records_ = 0;
@@ -132,12 +181,15 @@ class Reports {
 
 class Collector {
  public:
-  Collector(const Reports& reports, const NetcdfReader& nc)
-      : lat_(reports.element("latitude")),
-        lon_(reports.element("longitude")),
-        height_(reports.element("elevation")),
-        time_(read_cf_time(nc, "timeObs")),
-        platform_(reports.platforms()) {
+  Collector(const Reports& reports, const NetcdfReader& nc) {
+    reports.need("latitude", "of the position");
+    reports.need("longitude", "of the position");
+    reports.need("timeObs", "the time of observation");
+    lat_ = reports.element("latitude", "degree", false);
+    lon_ = reports.element("longitude", "degree", false);
+    time_ = read_cf_time(nc, "timeObs").flatten();
+    height_ = reports.heights(content);
+    platform_ = reports.platforms(content);
     reports.require(time_.numel() == reports.records(), "expected one timeObs a record");
   }
 
@@ -176,8 +228,10 @@ class Collector {
 
 void add_wind(const Reports& reports, Collector& collector, bool u, bool v) {
   constexpr double radians = M_PI / 180;
-  const auto from = reports.element("windDir"), speed = reports.element("windSpeed");
-  const auto from_checks = reports.checks("windDir"), speed_checks = reports.checks("windSpeed");
+  const auto from = reports.element("windDir", "degree"),
+             speed = reports.element("windSpeed", "m s-1");
+  const auto from_checks = reports.checks("windDir", collector.content),
+             speed_checks = reports.checks("windSpeed", collector.content);
   for (int64_t i = 0; i < reports.records(); ++i) {
     const double s = speed.const_data_ptr<double>()[i];
     double d = from.const_data_ptr<double>()[i];
@@ -200,21 +254,29 @@ Content read(const OpenFile& file, const ReadOptions& options) {
     const auto& list = options.variables;
     return list.empty() || std::find(list.begin(), list.end(), variable) != list.end();
   };
+  auto& notes = collector.content.notes;
   for (const auto& source : kScalars) {
-    if (!file.netcdf->has(source.name) || !wanted(source.variable)) continue;
-    const auto values = reports.element(source.name);
-    const auto checks = reports.checks(source.name);
+    if (!wanted(source.variable)) continue;
+    if (!file.netcdf->has(source.name)) {
+      notes.push_back(fmt::format("no {}: no {}", source.name, source.variable));
+      continue;
+    }
+    const auto values =
+        reports.element(source.name, variable(variable_number(source.variable)).units);
+    const auto checks = reports.checks(source.name, collector.content);
     for (int64_t i = 0; i < reports.records(); ++i) {
       collector.add(source.variable, i, values.const_data_ptr<double>()[i],
                     flag_of(checks[static_cast<std::size_t>(i)]));
     }
   }
-  if (file.netcdf->has("windDir") && file.netcdf->has("windSpeed") &&
-      (wanted("u10") || wanted("v10")))
-    add_wind(reports, collector, wanted("u10"), wanted("v10"));
-  const auto stations = file.netcdf->read_strings("stationName");
-  reports.require(static_cast<int64_t>(stations.size()) == reports.records(),
-                  "expected one stationName a record");
+  if (wanted("u10") || wanted("v10")) {
+    if (file.netcdf->has("windDir") && file.netcdf->has("windSpeed")) {
+      add_wind(reports, collector, wanted("u10"), wanted("v10"));
+    } else {
+      notes.emplace_back("no windDir or no windSpeed: no wind");
+    }
+  }
+  const auto stations = reports.stations(collector.content);
   return collector.finish(stations);
 }
 

@@ -4,14 +4,18 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <array>
+#include <limits>
 #include <numeric>
 #include <optional>
 #include <sstream>
 
+#include "halcyon/base/cf_time.h"
 #include "halcyon/base/error.h"
 #include "halcyon/base/netcdf.h"
 #include "halcyon/obs/quality_control.h"
 #include "halcyon/obs/reader.h"
+#include "halcyon/obs/rows.h"
 #include "halcyon/obs/variables.h"
 
 namespace halcyon::obs {
@@ -19,6 +23,9 @@ namespace {
 
 constexpr const char* kMark = "halcyon_observations";
 constexpr std::string_view kNames = "_names";
+// Of a table's column whose units are those of each row's variable; a file says none (CF).
+constexpr const char* kByVariable = "by variable";
+constexpr const char* kNanoseconds = "nanoseconds since 1970-01-01";
 
 std::vector<std::string> meanings_of(std::string_view column) {
   const auto copy = [](const auto& list) {
@@ -77,29 +84,92 @@ at::Tensor renumbered(const at::Tensor& codes, const std::string& meanings,
   return out;
 }
 
+// Columns without which a row says nothing; the others have a value for "unknown".
+constexpr std::array<const char*, 5> kNeeded = {"time_ns", "lat", "lon", "value", "variable"};
+
+// Numbers of columns that files of write_observations hold as whole numbers.
+at::Tensor read_codes(const NetcdfReader& nc, const std::string& name) {
+  const auto codes = nc.read_integers(name, kUnknown);
+  constexpr int64_t most = std::numeric_limits<int32_t>::max();
+  return codes.where(codes.abs().le(most), int64_t{kUnknown}).to(at::kInt);
+}
+
+at::Tensor read_times(const NetcdfReader& nc) {
+  const auto units = parse_cf_units(nc.text("time_ns", "units").value_or(kNanoseconds));
+  if (units.seconds == 1e-9 && units.reference == 0 && units.microseconds == 0)
+    return nc.read_integers("time_ns", kMissingTimeNs);
+  auto times = read_cf_time(nc, "time_ns").clone();  // somebody changed the units
+  auto* time = times.mutable_data_ptr<int64_t>();
+  for (int64_t i = 0; i < times.numel(); ++i) time[i] = to_ns(time[i]);
+  return times;
+}
+
+// A column of numbers in the dtype of the table; of others, that of the file unless it is packed.
+at::Tensor read_column(const NetcdfReader& nc, const NetcdfVariable& info) {
+  if (info.name == "time_ns") return read_times(nc);
+  if (info.name == "lat" || info.name == "lon") return nc.read_physical(info.name, at::kDouble);
+  for (const char* name : {"value", "height", "pressure", "error_sd"}) {
+    if (info.name == name) return nc.read_physical(info.name, at::kFloat);
+  }
+  const bool packed = nc.numbers(info.name, "scale_factor") || nc.numbers(info.name, "add_offset");
+  if (at::isFloatingType(info.dtype)) return nc.read_physical(info.name, info.dtype);
+  return packed ? nc.read_physical(info.name, at::kFloat) : nc.read(info.name);
+}
+
 Content read(const OpenFile& file, const ReadOptions& options) {
   const auto& nc = *file.netcdf;
   HALCYON_CHECK_KIND(nc.text("", kMark) == "1", input, "halcyon",
                      "{}: expected version 1 of the format, got {}", file.path.string(),
                      nc.text("", kMark).value_or("none"));
+  for (const char* name : kNeeded)
+    HALCYON_CHECK_KIND(nc.has(name), input, "halcyon", "{}: expected a column {}, got none",
+                       file.path.string(), name);
   const std::vector<int64_t> shape{nc.dimension("row")};
   Content content;
+  auto& table = content.table;
+  // what is unknown where the file has no such column
+  const auto unknown = make_table(at::full(shape, kMissingTimeNs, at::kLong), at::zeros(shape),
+                                  at::zeros(shape), at::zeros(shape), 0);
+  for (const auto& [name, column] : unknown.columns()) {
+    if (nc.has(name)) continue;
+    content.notes.push_back(fmt::format("no column {}: unknown for all rows", name));
+    if (column.text) {
+      table.set_text(name, column.data, column.names);
+    } else {
+      table.set(name, column.data, column.units);
+    }
+  }
   for (const auto& info : nc.variables()) {
     if (info.kind != NetcdfKind::number) continue;
-    const auto where = fmt::format("{}: column {}", file.path.string(), info.name);
-    HALCYON_CHECK_KIND(info.shape == shape, input, "halcyon", "{}: expected one number a row",
-                       where);
-    auto data = nc.read(info.name);
+    if (info.dimensions != std::vector<std::string>{"row"}) {
+      HALCYON_CHECK_KIND(!unknown.has(info.name), input, "halcyon",
+                         "{}: column {}: expected one number a row", file.path.string(), info.name);
+      continue;
+    }
     const auto names = info.name + std::string(kNames);
     if (nc.has(names)) {
-      content.table.set_text(info.name, data, nc.read_strings(names));
+      auto texts = nc.read_strings(names);
+      auto codes = read_codes(nc, info.name);
+      if (codes.lt(0).any().item<bool>()) {  // a text that is missing
+        codes = codes.where(codes.ge(0), static_cast<int64_t>(texts.size()));
+        texts.emplace_back();
+      }
+      table.set_text(info.name, codes, std::move(texts));
       continue;
     }
     if (const auto ours = meanings_of(info.name); !ours.empty()) {
-      HALCYON_CHECK_KIND(info.dtype == at::kInt, input, "halcyon", "{}: expected int32", where);
-      data = renumbered(data, nc.text(info.name, "flag_meanings").value_or(""), ours);
+      const auto meanings = nc.text(info.name, "flag_meanings");
+      HALCYON_CHECK_KIND(meanings || info.name != "variable", input, "halcyon",
+                         "{}: expected column variable to have flag_meanings, got none",
+                         file.path.string());
+      table.set(info.name, renumbered(read_codes(nc, info.name), meanings.value_or(""), ours));
+      continue;
     }
-    content.table.set(info.name, data, nc.text(info.name, "units").value_or("1"));
+    const auto units = unknown.has(info.name)           ? unknown.units(info.name)
+                       : at::isFloatingType(info.dtype) ? kByVariable
+                                                        : "1";
+    table.set(info.name, read_column(nc, info),
+              info.name == "time_ns" ? units : nc.text(info.name, "units").value_or(units));
   }
   check_observations(content.table, "halcyon");
   if (!options.variables.empty()) {
@@ -122,8 +192,12 @@ void define(NetcdfWriter& out, const std::string& name, const Table::Column& col
     out.dimension(name + std::string(kNames), static_cast<int64_t>(column.names.size()));
     out.string_variable(name + std::string(kNames), {name + std::string(kNames)});
   } else {
-    out.attribute(name, "units", column.units);
+    if (column.units != kByVariable) out.attribute(name, "units", column.units);
   }
+  const std::map<std::string_view, const char*> standard_names = {
+      {"time_ns", "time"}, {"lat", "latitude"}, {"lon", "longitude"}};
+  if (const auto found = standard_names.find(name); found != standard_names.end())
+    out.attribute(name, "standard_name", found->second);
   if (const char* text = long_name(name)) out.attribute(name, "long_name", text);
   if (const auto meanings = meanings_of(name); !meanings.empty()) {
     std::vector<int32_t> values(meanings.size());

@@ -9,6 +9,7 @@
 #include "halcyon/base/error.h"
 #include "halcyon/obs/reader.h"
 #include "halcyon/obs/rows.h"
+#include "halcyon/obs/units.h"
 
 // The hourly city observations as NetCDF: temperature, pressure, humidity (time, station), station
 // names and positions, and a flag where the source had lost a decimal point.
@@ -16,24 +17,24 @@ namespace halcyon::obs {
 namespace {
 
 struct Source {
-  const char* name;   // in the file
-  const char* units;  // that it must have
+  const char* name;  // in the file
   const char* variable;
-  float scale;       // to the units of the table
   const char* flag;  // 1: repaired; null: none
 };
 constexpr std::array<Source, 3> kSources = {
-    {{"temperature", "K", "t2m", 1, "temperature_lost_decimal_flag"},
+    {{"temperature", "t2m", "temperature_lost_decimal_flag"},
      // "mostly reduced to mean sea level", in whole hPa
-     {"pressure", "hPa", "mslp", 100, nullptr},
-     {"humidity", "%", "rh2m", 1, nullptr}}};
+     {"pressure", "mslp", nullptr},
+     {"humidity", "rh2m", nullptr}}};
 
+// Any one of the quantities is enough.
 bool recognises(const OpenFile& file) {
   if (!file.netcdf) return false;
   const auto& nc = *file.netcdf;
-  return nc.has("time") && nc.has("station") && nc.has("lat") && nc.has("lon") &&
-         nc.has("temperature") &&
-         nc.variable("temperature").dimensions == std::vector<std::string>{"time", "station"};
+  return std::any_of(kSources.begin(), kSources.end(), [&](const Source& source) {
+    return nc.has(source.name) &&
+           nc.variable(source.name).dimensions == std::vector<std::string>{"time", "station"};
+  });
 }
 
 Content read(const OpenFile& file, const ReadOptions& options) {
@@ -41,8 +42,18 @@ Content read(const OpenFile& file, const ReadOptions& options) {
   const auto require = [&](bool condition, std::string_view what) {
     HALCYON_CHECK_KIND(condition, input, "owm_netcdf", "{}: {}", file.path.string(), what);
   };
-  const auto stations = nc.read_strings("station");
+  for (const char* name : {"time", "lat", "lon"})
+    require(nc.has(name), fmt::format("expected a variable {} (the time or the position of every "
+                                      "report), got none",
+                                      name));
+  Content content;
   const auto n_stations = nc.dimension("station"), n_times = nc.dimension("time");
+  std::vector<std::string> stations(static_cast<std::size_t>(n_stations));
+  if (nc.has("station")) {
+    stations = nc.read_strings("station");
+  } else {
+    content.notes.emplace_back("no station: stations have no names");
+  }
   const auto time = read_cf_time(nc, "time");
   const auto lat = nc.read_physical("lat", at::kDouble), lon = nc.read_physical("lon", at::kDouble);
   const std::vector<int64_t> per_time{n_times}, per_station{n_stations}, both{n_times, n_stations};
@@ -54,22 +65,33 @@ Content read(const OpenFile& file, const ReadOptions& options) {
   const double* x = lon.const_data_ptr<double>();
   const auto land = platform_number("land_station");
 
-  Content content;
   Rows rows;
   for (const auto& source : kSources) {
     const auto& wanted = options.variables;
-    if (!nc.has(source.name) || (!wanted.empty() && std::find(wanted.begin(), wanted.end(),
-                                                              source.variable) == wanted.end()))
+    if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), source.variable) == wanted.end())
       continue;
-    require(nc.variable(source.name).shape == both && nc.text(source.name, "units") == source.units,
-            fmt::format("expected {} (time, station) in {}", source.name, source.units));
+    if (!nc.has(source.name)) {
+      content.notes.push_back(fmt::format("no {}: no {}", source.name, source.variable));
+      continue;
+    }
+    const auto to = variable(variable_number(source.variable)).units;
+    require(nc.variable(source.name).shape == both,
+            fmt::format("expected {} (time, station)", source.name));
+    const auto units = nc.text(source.name, "units").value_or("none");
+    const auto convert = conversion(units, to);
+    require(convert.has_value(), fmt::format("{} has the units {}, which are unknown (expected "
+                                             "some of {})",
+                                             source.name, units, to));
     const auto values = nc.read_physical(source.name, at::kFloat);
     const float* value = values.const_data_ptr<float>();
     at::Tensor flags;
     if (source.flag && nc.has(source.flag)) {
       require(nc.variable(source.flag).shape == both,
               fmt::format("expected {} (time, station)", source.flag));
-      flags = nc.read(source.flag).to(at::kBool).contiguous();
+      flags = nc.read_integers(source.flag, 0).to(at::kBool).contiguous();
+    } else if (source.flag) {
+      content.notes.push_back(
+          fmt::format("no {}: no {} is marked as repaired", source.flag, source.variable));
     }
     const bool* flag = flags.defined() ? flags.const_data_ptr<bool>() : nullptr;
     const auto number = variable_number(source.variable);
@@ -82,7 +104,7 @@ Content read(const OpenFile& file, const ReadOptions& options) {
           ++missing;
           continue;
         }
-        rows.add({ns, y[s], x[s], *value * source.scale, number, land, NAN,
+        rows.add({ns, y[s], x[s], static_cast<float>((*convert)(*value)), number, land, NAN,
                   repaired ? ProviderFlag::repaired : ProviderFlag::unchecked,
                   static_cast<int32_t>(s)});
       }

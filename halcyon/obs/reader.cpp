@@ -9,6 +9,7 @@
 #include "halcyon/base/error.h"
 #include "halcyon/base/gzip.h"
 #include "halcyon/base/input_file.h"
+#include "halcyon/base/log.h"
 #include "halcyon/obs/variables.h"
 
 namespace halcyon::obs {
@@ -117,7 +118,14 @@ Table read_files(const std::vector<std::filesystem::path>& files, std::string_vi
                  const ReadOptions& options) {
   std::vector<Table> tables;
   tables.reserve(files.size());
-  for (const auto& file : files) tables.push_back(read_file(file, format, options).table);
+  std::map<std::string, std::size_t> notes;
+  for (const auto& file : files) {
+    auto content = read_file(file, format, options);
+    for (const auto& note : content.notes) ++notes[note];
+    tables.push_back(std::move(content.table));
+  }
+  for (const auto& [note, count] : notes)
+    log::info("{} ({} of {} files)", note, count, files.size());
   return Table::concat(tables);
 }
 

@@ -34,6 +34,8 @@ struct Content {
   std::string format;
   Table table;                             // a row for each value that is there
   std::map<std::string, int64_t> missing;  // by variable: values that the file marks as missing
+  // What the file does not have and what follows: "no elevation: heights of stations are unknown".
+  std::vector<std::string> notes;
 };
 
 struct Format {
@@ -61,7 +63,7 @@ Content read_file(const std::filesystem::path& path, std::string_view format = "
 // pattern that matches nothing.
 std::vector<std::filesystem::path> expand(const std::vector<std::string>& patterns);
 
-// All files one after the other in one table.
+// All files one after the other in one table. What they do not have is logged, each once.
 Table read_files(const std::vector<std::filesystem::path>& files, std::string_view format = "auto",
                  const ReadOptions& options = {});
 

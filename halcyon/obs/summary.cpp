@@ -117,6 +117,7 @@ ordered_json summary(const std::filesystem::path& path, const Content& content,
           {"time", times_of(table)},
           {"box", box_of(table)},
           {"variables", variables_of(content)},
+          {"notes", content.notes},
           {"quality_control", reasons},
           {"quality_control_table", table.empty() ? "" : reason_table(table, codes)}};
 }
@@ -143,6 +144,8 @@ std::string summary_text(const ordered_json& s) {
                               : fmt::format("{:>12}", "-");
     text += '\n';
   }
+  for (std::size_t n = 0; n < s["notes"].size(); ++n)
+    text += (n == 0 ? "\n  " : "  ") + s["notes"][n].get<std::string>() + '\n';
   text += "\n  quality control: rows by reason\n";
   const auto table = s["quality_control_table"].get<std::string>();
   for (std::size_t at = 0; at < table.size();) {

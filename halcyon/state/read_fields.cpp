@@ -29,7 +29,9 @@ Axis axis_of(const NetcdfReader& file, const std::string& name) {
   auto any = [](const std::string& text, std::initializer_list<const char*> of) {
     return std::any_of(of.begin(), of.end(), [&](const char* one) { return text == one; });
   };
-  if (units.find(" since ") != std::string::npos || standard == "time") return Axis::time;
+  if (is_cf_time(units) || standard == "time") return Axis::time;
+  // several times without units are an error, which read_cf_time tells
+  if (name == "time" && units.empty() && file.variable(name).size() > 1) return Axis::time;
   if (any(units, {"degrees_north", "degree_north", "degreesN", "degreeN", "degree_N", "degrees_N"}))
     return Axis::latitude;
   if (any(units, {"degrees_east", "degree_east", "degreesE", "degreeE", "degree_E", "degrees_E"}))
@@ -132,7 +134,7 @@ Grid read_grid(Source& source) {
                        input, kOperation,
                        "{}: expected pixels of a healpix_level 0 to 29 with healpix_order pad_xy",
                        file.path().string());
-    const at::Tensor pixels = file.read(source.pixel).to(at::kLong).contiguous();
+    const at::Tensor pixels = file.read_integers(source.pixel, -1);
     const int64_t* first = pixels.const_data_ptr<int64_t>();
     try {
       return Region::of_pixels(static_cast<int>((*level)[0]), {first, first + pixels.numel()});
@@ -207,8 +209,10 @@ struct Wanted {
 std::vector<Wanted> wanted_variables(const NetcdfReader& file, const ReadOptions& options) {
   std::vector<Wanted> wanted;
   if (options.variables.empty()) {
-    for (const auto& variable : file.variables())
+    for (const auto& variable : file.variables()) {
+      if (options.first_only && !wanted.empty()) break;
       if (auto layout = layout_of(file, variable, false)) wanted.push_back({*layout, std::nullopt});
+    }
     HALCYON_CHECK_KIND(!wanted.empty(), input, kOperation,
                        "{}: expected gridded variables, got none", file.path().string());
     return wanted;

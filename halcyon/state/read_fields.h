@@ -18,13 +18,16 @@ struct ReadOptions {
   // Seconds since 1970 UTC; nothing takes all. A time that the file does not hold is Error(input)
   // naming the nearest ones.
   std::optional<std::vector<int64_t>> times = std::nullopt;
+  // Where variables is empty: only the first gridded one.
+  bool first_only = false;
 };
 
 // Reads gridded fields from NetCDF. Latitude, longitude and time are found by units, standard_name,
 // axis or name; dimensions may stand in any order, latitude may run either way and stays as it is;
-// packed values and fill values are resolved (NaN is missing), a repeated last meridian is dropped.
-// All variables taken must share one grid and the same times (or none: static fields). Files of
-// write_fields on HEALPix come back on their region. Everything else is Error(input).
+// packed values and missing ones are resolved as read_physical does (NaN is missing), a repeated
+// last meridian is dropped. All variables taken must share one grid and the same times (or none:
+// static fields). Files of write_fields on HEALPix come back on their region. Everything else is
+// Error(input).
 Fields read_fields(const std::filesystem::path& path, const ReadOptions& options = {});
 
 }  // namespace halcyon::state

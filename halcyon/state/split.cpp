@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/state/split.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 
 #include "halcyon/base/error.h"
@@ -17,6 +19,18 @@ std::string describe(const std::vector<Interval>& intervals) {
     text += fmt::format("{}{} until before {}", text.empty() ? "" : ", ", format_time(start),
                         format_time(end));
   return text.empty() ? "nothing" : text;
+}
+
+void require_complete(const Fields& fields, const std::filesystem::path& path) {
+  const auto good = fields.data.isfinite();
+  if (good.all().item<bool>()) return;
+  const auto where = good.logical_not().nonzero()[0];
+  const auto t = where[0].item<int64_t>(), v = where[1].item<int64_t>();
+  throw_error(ErrorKind::input, "DataSplit",
+              fmt::format("{}: expected {} without missing values, got {} of them at {}",
+                          path.string(), fields.variables[static_cast<std::size_t>(v)].name,
+                          good[t][v].logical_not().sum().item<int64_t>(),
+                          format_time(fields.times[static_cast<std::size_t>(t)])));
 }
 
 }  // namespace
@@ -95,15 +109,16 @@ Fields DataSplit::select(const Fields& fields, Purpose purpose) const {
 
 Fields DataSplit::read(const std::filesystem::path& path, Purpose purpose,
                        ReadOptions options) const {
+  if (options.times) require(purpose, *options.times);
+  Fields fields = read_fields(path, options);
   if (!options.times) {
-    const Fields all = read_fields(path, options);
-    HALCYON_CHECK_KIND(!times(purpose, all.times).empty(), input, "DataSplit",
+    HALCYON_CHECK_KIND(!times(purpose, fields.times).empty(), input, "DataSplit",
                        "{}: expected fields in the times of {}, got none", path.string(),
                        name_of(purpose));
-    return select(all, purpose);
+    fields = select(fields, purpose);
   }
-  require(purpose, *options.times);
-  return read_fields(path, options);
+  require_complete(fields, path);
+  return fields;
 }
 
 }  // namespace halcyon::state

@@ -38,6 +38,7 @@ class DataSplit {
   // All that the purpose may see; Error(input) when that is nothing.
   Fields select(const Fields& fields, Purpose purpose) const;
   // read_fields after require() of options.times; without them, all that the purpose may see.
+  // Error(input) where a value is missing.
   Fields read(const std::filesystem::path& path, Purpose purpose, ReadOptions options = {}) const;
 
   const std::vector<Interval>& intervals(Purpose purpose) const;

@@ -12,6 +12,8 @@
 #include "halcyon/base/time.h"
 #include "halcyon/obs/observation_file.h"
 #include "halcyon/obs/variables.h"
+#include "halcyon/state/read_fields.h"
+#include "halcyon/state/write_fields.h"
 #include "tests/apps/small_runs.h"
 
 namespace halcyon {
@@ -157,6 +159,41 @@ TEST_F(BadInputCli, Fields) {
   refused_fields("air_half.nc", good.substr(0, good.size() / 2));
   refused_fields("air_none.nc", "");
   refused_fields("air_lie.nc", lying_netcdf(0x3fffffff));
+}
+
+TEST_F(BadInputCli, FieldsWithMissingValues) {
+  auto fields = state::read_fields(runs().file("air.nc"));
+  const auto refused = [&](const char* time, std::initializer_list<const char*> commands) {
+    const auto whole = fields.data.clone();
+    const auto t = state::time_indices(fields.times, {parse_time(time)}, "test")[0];
+    fields.data[t][0].slice(0, 3, 5).fill_(std::nan(""));
+    state::write_fields(runs().file("gaps.nc"), fields);
+    fields.data = whole;
+    auto system = content("system.yaml");
+    system.replace(system.find("air.nc"), 6, "gaps.nc");
+    put("gaps.yaml", system);
+    for (const char* command : commands) {
+      const auto result = runs().run(command, "--set system={}/gaps.yaml");
+      EXPECT_EQ(result.code, 4) << command << "\n" << result.output;
+      EXPECT_THAT(result.output,
+                  HasSubstr("gaps.nc: expected air without missing values, got 2 of them at " +
+                            format_time(parse_time(time))))
+          << command;
+    }
+  };
+  refused("2013-03-01", {"analyze", "train", "evaluate"});
+  refused("2014-01-10", {"evaluate"});
+}
+
+TEST_F(BadInputCli, TooFewFields) {
+  auto fields = state::read_fields(runs().file("air.nc"));
+  state::write_fields(
+      runs().file("few.nc"),
+      state::select_times(fields, {fields.times.begin(), fields.times.begin() + 9}));
+  auto system = content("system.yaml");
+  system.replace(system.find("air.nc"), 6, "few.nc");
+  put("few_system.yaml", system);
+  expect_refused("few.nc", "--set system={}/few_system.yaml");
 }
 
 TEST_F(BadInputCli, TimesThatTheFieldsDoNotHold) {

@@ -118,6 +118,7 @@ TEST_F(BadObservationsCli, EachGetsItsReasonAndIsCounted) {
   }
   // missing values are marked, not NaN in disguise of a number
   EXPECT_TRUE(std::isnan(file.read_physical("air", at::kDouble)[2].item<double>()));
+  EXPECT_TRUE(std::isinf(file.read_physical("air", at::kDouble)[3].item<double>()));
 }
 
 TEST_F(BadObservationsCli, TheAnalysisIsThatOfTheGoodOnesAlone) {

@@ -40,6 +40,14 @@ TEST(PlotCli, FieldsAsMaps) {
       {0, 21600},
       280 + at::arange(80, at::kFloat).view({2, 2, 20})};
   write_fields(folder / "a.nc", fields);
+  auto gaps = fields;
+  gaps.data = fields.data.clone();
+  gaps.data[1][0].slice(0, 0, 7).fill_(NAN);
+  write_fields(folder / "gaps.nc", gaps);
+  EXPECT_EQ(plot((folder / "gaps.nc").string()), 0);
+  gaps.data[1][0].fill_(NAN);
+  write_fields(folder / "gaps.nc", gaps);
+  EXPECT_EQ(plot((folder / "gaps.nc").string()), 4);
   const auto file = (folder / "a.nc").string(), out = (folder / "b.png").string();
   EXPECT_EQ(plot(file), 0);
   expect_picture(folder / "a.png");
@@ -54,7 +62,30 @@ TEST(PlotCli, FieldsAsMaps) {
   EXPECT_EQ(plot(""), 2);
 }
 
-TEST(PlotCli, FeedbackAsSeries) {
+// A variable that nobody asked for may be on another grid.
+TEST(PlotCli, TheFirstOfSeveralGrids) {
+  const TemporaryFolder folder;
+  write_netcdf(folder / "a.nc", [](NetcdfWriter& file) {
+    for (const std::string n : {"1", "2"}) {
+      file.dimension("lat" + n, 3);
+      file.dimension("lon" + n, 4);
+      file.variable("lat" + n, at::kDouble, {"lat" + n});
+      file.attribute("lat" + n, "units", "degrees_north");
+      file.write("lat" + n, at::tensor({30., 40., 50.}, at::kDouble));
+      file.variable("lon" + n, at::kDouble, {"lon" + n});
+      file.attribute("lon" + n, "units", "degrees_east");
+      file.write("lon" + n, at::tensor({0., 10., 20., 30.}, at::kDouble));
+      file.variable("t" + n, at::kFloat, {"lat" + n, "lon" + n});
+      file.write("t" + n, at::arange(12, at::kFloat).view({3, 4}));
+    }
+  });
+  EXPECT_EQ(plot((folder / "a.nc").string()), 0);
+  EXPECT_EQ(plot((folder / "a.nc").string() + " --variable t2"), 0);
+}
+
+class FeedbackPlot : public testing::TestWithParam<bool> {};
+
+TEST_P(FeedbackPlot, FeedbackAsSeries) {
   const TemporaryFolder folder;
   write_netcdf(folder / "f.nc", [](NetcdfWriter& file) {
     file.dimension("obs", 6);
@@ -64,6 +95,7 @@ TEST(PlotCli, FeedbackAsSeries) {
       file.write(name, at::tensor({0, 0, 21600, 21600, 43200, 43200}, at::kLong));
     }
     for (const char* name : {"analysis", "climatology", "oa"}) {
+      if (GetParam() && std::string_view(name) == "climatology") continue;
       file.variable(name, at::kFloat, {"obs"});
       file.attribute(name, "units", "K");
       const double base = std::string_view(name) == "oa" ? 0 : 280;
@@ -78,6 +110,9 @@ TEST(PlotCli, FeedbackAsSeries) {
   EXPECT_EQ(plot(file + " --station B"), 0);
   EXPECT_EQ(plot(file + " --station C"), 4);
 }
+
+// with and without climatology, which the picture can do without
+INSTANTIATE_TEST_SUITE_P(PlotCli, FeedbackPlot, testing::Bool());
 
 TEST(PlotCli, TablesAsCurvesAndBars) {
   const TemporaryFolder folder;

@@ -161,6 +161,47 @@ TEST(FieldsFile, ReadsForeignLayouts) {
   EXPECT_TRUE(identical(some.data[0][0], all.data[0][1]));
 }
 
+// Coordinates may be packed as well, and attributes of any case.
+TEST(FieldsFile, PackingOfEveryVariable) {
+  const TemporaryFolder folder;
+  const auto write = [&](const char* time_units, int64_t times) {
+    halcyon::write_netcdf(folder / "p.nc", [&](NetcdfWriter& file) {
+      const auto packed = [&](const std::string& name, const std::vector<std::string>& dimensions,
+                              const std::string& units, double scale, double offset,
+                              const at::Tensor& stored) {
+        file.variable(name, at::kShort, dimensions, {.fill = -32767});
+        file.attribute(name, "missing_value", std::vector<double>{-32767});
+        if (!units.empty()) file.attribute(name, "units", units);
+        file.attribute(name, "scale_factor", std::vector<double>{scale});
+        file.attribute(name, "add_offset", std::vector<double>{offset});
+        file.write(name, stored.to(at::kShort));
+      };
+      file.dimension("time", times);
+      file.dimension("lat", 2);
+      file.dimension("lon", 3);
+      packed("time", {"time"}, time_units, 0.25, 1, at::arange(times));
+      file.attribute("time", "calendar", "Gregorian");
+      packed("lat", {"lat"}, "degrees_north", 0.5, 30, at::tensor({0, 20}));
+      packed("lon", {"lon"}, "degrees_east", 10, 200, at::tensor({0, 1, 2}));
+      file.variable("t", at::kFloat, {"time", "lat", "lon"});
+      file.attribute("t", "missing_value", std::vector<double>{1e20});
+      at::Tensor values = at::arange(times * 6, at::kFloat).view({times, 2, 3});
+      values[0][1][1] = 1e20F;
+      file.write("t", values);
+    });
+    return read_fields(folder / "p.nc");
+  };
+  const Fields fields = write("Days Since 2000-1-1T00:00Z", 2);
+  EXPECT_EQ(fields.times, (std::vector<int64_t>{parse_time("2000-01-02T00:00:00"),
+                                                parse_time("2000-01-02T06:00:00")}));
+  EXPECT_EQ(std::get<LatLonGrid>(fields.grid).lat(), (std::vector<double>{30, 40}));
+  EXPECT_EQ(std::get<LatLonGrid>(fields.grid).lon(), (std::vector<double>{200, 210, 220}));
+  EXPECT_TRUE(fields.data[0][0][4].isnan().item<bool>());
+  EXPECT_EQ(fields.data.isnan().sum().item<int64_t>(), 1);
+  expect_error([&] { write("", 2); }, ErrorKind::input, "time has no units");
+  EXPECT_TRUE(write("", 1).is_static());
+}
+
 TEST(FieldsFile, ErrorsNameTheCause) {
   const TemporaryFolder folder;
   write_foreign(folder / "f.nc");
