@@ -118,10 +118,6 @@ NetcdfReader::NetcdfReader(const std::filesystem::path& path) : path_(path) {
   // absolute: netcdf-c would take a relative path that looks like a URL for one
   const auto absolute = std::filesystem::absolute(path);
   open([&](int* id) { return nc_open(absolute.c_str(), NC_NOWRITE, id); }, hdf5);
-  // netcdf-c opens the path again: the file there must be the one that was checked
-  HALCYON_CHECK_KIND(file_->is_at_its_path(), input, "NetCDF",
-                     "{}: was replaced by another file while it was opened", path.string());
-  check_unchanged();
 }
 
 void NetcdfReader::check_unchanged() const {
@@ -155,7 +151,11 @@ void NetcdfReader::open(const std::function<int(int*)>& library_open, bool hdf5)
   if (hdf5) netcdf_detail::check_hdf5(library_open, path_);
   check(library_open(&id_), path_, "cannot be opened");
   try {
+    // netcdf-c opens the path again: the file there must be the one that was checked
+    HALCYON_CHECK_KIND(!file_ || file_->is_at_its_path(), input, "NetCDF",
+                       "{}: was replaced by another file while it was opened", path_.string());
     list();
+    check_unchanged();
   } catch (...) {
     nc_close(id_);
     id_ = -1;

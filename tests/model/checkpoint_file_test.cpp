@@ -6,6 +6,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <bit>
+#include <chrono>
 #include <fstream>
 
 #include "halcyon/base/files.h"
@@ -96,14 +98,181 @@ TEST_F(CheckpointFile, ReadsEveryContainer) {
   }
 }
 
-TEST_F(CheckpointFile, TensorsOfOneStorageShareMemory) {
-  const auto checkpoint = read(zipped(small_files()));
-  const auto a = checkpoint.tensors.at("a").read(), t = checkpoint.tensors.at("a.t").read();
-  EXPECT_EQ(a.const_data_ptr(), t.const_data_ptr());
-  a.fill_(1);  // into memory of ours only
-  EXPECT_TRUE(identical(read_checkpoint(checkpoint.path).tensors.at("b").read(),
-                        at::arange(1, 3).to(at::kFloat).sin()));
-  expect_small(read_checkpoint(checkpoint.path));
+// Weights that are tied in the file would be trained twice if they were tied in memory.
+TEST_F(CheckpointFile, TensorsOfOneStorageHaveMemoryOfTheirOwn) {
+  for (const bool deflate : {false, true}) {
+    const auto checkpoint = read(zipped(small_files(), deflate));
+    const auto a = checkpoint.tensors.at("a").read(), t = checkpoint.tensors.at("a.t").read();
+    EXPECT_NE(a.const_data_ptr(), t.const_data_ptr());
+    EXPECT_TRUE(t.is_contiguous());
+    a.fill_(1);
+    t.fill_(2);
+    expect_small(checkpoint);  // read again
+    expect_small(read_checkpoint(checkpoint.path));
+  }
+}
+
+// Whatever torch.save keeps of a tensor's strides comes out contiguous.
+TEST_F(CheckpointFile, ReadsEveryKindOfView) {
+  const auto view = [](std::vector<int64_t> sizes, std::vector<int64_t> strides,
+                       int64_t offset = 0) {
+    return test::pickled::tensor("0", 12, sizes, strides, offset);
+  };
+  const auto typed = [](const char* key, const char* type) {
+    return test::pickled::tensor(key, 2, {2}, {1}, 0, type);
+  };
+  const auto model = [&](bool deflate) {
+    auto members = test::unzip(test::torch_archive_of(
+        test::pickled::state_dict({{"expanded", view({5, 2, 3}, {0, 0, 1}, 2)},
+                                   {"one", view({1000}, {0}, 11)},
+                                   {"transposed", view({4, 3}, {1, 4})},
+                                   {"strided", view({2, 2}, {6, 3}, 1)},
+                                   {"overlapping", view({5, 4}, {2, 1})},
+                                   {"scalar", view({}, {}, 7)},
+                                   {"empty", view({0, 3}, {3, 1})},
+                                   {"nothing", test::pickled::tensor("1", 0, {0}, {1})},
+                                   {"odd_stride", view({1, 2}, {99, 1})},
+                                   {"double", typed("2", "DoubleStorage")},
+                                   {"half", typed("3", "HalfStorage")},
+                                   {"bf16", typed("3b", "BFloat16Storage")},
+                                   {"int", typed("4", "IntStorage")},
+                                   {"long", typed("2b", "LongStorage")},
+                                   {"bool", typed("5", "BoolStorage")}}),
+        {{"0", floats(12)},
+         {"1", ""},
+         {"2", std::string(16, '@')},
+         {"2b", std::string(16, '\1')},
+         {"3", std::string(4, '@')},
+         {"3b", std::string(4, '@')},
+         {"4", std::string(8, '\1')},
+         {"5", std::string("\0\1", 2)}}));
+    return zipped(members, deflate);
+  };
+  for (const bool deflate : {false, true}) {
+    const auto checkpoint = read(zipped(with("model.pt", model(deflate))));
+    const auto flat = at::arange(12).to(at::kFloat).sin();
+    const auto expect = [&](const char* name, const at::Tensor& wanted) {
+      const auto tensor = checkpoint.tensors.at(name).read();
+      EXPECT_TRUE(identical(tensor, wanted)) << name;
+      EXPECT_TRUE(tensor.is_contiguous()) << name;
+      EXPECT_EQ(tensor.storage().nbytes(), tensor.nbytes()) << name;
+      EXPECT_EQ(checkpoint.tensors.at(name).dtype, wanted.scalar_type()) << name;
+    };
+    expect("expanded", flat.as_strided({5, 2, 3}, {0, 0, 1}, 2));
+    expect("one", flat[11].expand({1000}));
+    expect("transposed", flat.view({3, 4}).t());
+    expect("strided", flat.as_strided({2, 2}, {6, 3}, 1));
+    expect("overlapping", flat.as_strided({5, 4}, {2, 1}));
+    expect("scalar", flat[7]);
+    expect("empty", at::empty({0, 3}));
+    expect("nothing", at::empty({0}));
+    expect("odd_stride", flat.narrow(0, 0, 2).view({1, 2}));
+    expect("double", at::full({2}, std::bit_cast<double>(0x4040404040404040), at::kDouble));
+    expect("half", at::full({2}, 2.125, at::kHalf));
+    expect("bf16", at::full({2}, 3.0, at::kBFloat16));
+    expect("int", at::full({2}, 0x01010101, at::kInt));
+    expect("long", at::full({2}, 0x0101010101010101, at::kLong));
+    expect("bool", at::tensor({0, 1}).to(at::kBool));
+  }
+}
+
+// A few bytes that announce gigabytes: refused before any of them is made.
+TEST_F(CheckpointFile, ExpandedTensorsAreBounded) {
+  const auto expanded = [&](const std::vector<std::vector<int64_t>>& shapes) {
+    Files tensors;
+    for (const auto& shape : shapes)
+      tensors.emplace_back(
+          fmt::format("t{}", tensors.size()),
+          test::pickled::tensor("0", 1, shape, std::vector<int64_t>(shape.size(), 0)));
+    return refused(
+        zipped(with("model.pt", test::torch_archive_of(test::pickled::state_dict(tensors),
+                                                       {{"0", floats(1)}}))));
+  };
+  EXPECT_EQ(expanded({{1000, 1000}}), "");
+  EXPECT_THAT(expanded({{100'000, 100'000}}), HasSubstr("more than 100 times"));
+  EXPECT_THAT(expanded({std::vector<int64_t>(62, 2)}), HasSubstr("rank 62"));
+  EXPECT_THAT(expanded({{int64_t{1} << 40, int64_t{1} << 22}}), HasSubstr("impossibly large"));
+  EXPECT_THAT(expanded(std::vector<std::vector<int64_t>>(64, {1000, 1000})),
+              HasSubstr("more than 100 times"));
+}
+
+// Between opening and reading; what was read before stays.
+TEST_F(CheckpointFile, AFileThatIsWrittenOverIsNotMixed) {
+  TensorFile plain{{{"a", at::ones({3, 4})}, {"b", at::ones({2})}}, {}};
+  checkpoint::write_own_metadata("{}", plain.metadata);
+  write_safetensors(folder_ / "own.safetensors", plain);
+  const auto own = read_text(folder_ / "own.safetensors");
+  for (const auto& [name, bytes] : Files{{"x.safetensors", own},
+                                         {"x.mdlus", zipped(small_files())},
+                                         {"y.mdlus", test::tar_of(small_files())}}) {
+    auto other = bytes;
+    other.back() ^= 1;
+    for (const auto& over : {other, bytes.substr(0, 100), bytes + bytes, std::string()}) {
+      const auto checkpoint = read(bytes, name);
+      const auto a = checkpoint.tensors.at("a").read(), kept = a.clone();
+      std::ofstream(folder_ / name, std::ios::binary) << over;
+      std::filesystem::last_write_time(
+          folder_ / name,
+          std::filesystem::last_write_time(folder_ / name) + std::chrono::seconds(1));
+      EXPECT_TRUE(identical(a, kept));
+      EXPECT_THAT(test::refusal([&] { checkpoint.tensors.at("b").read(); }),
+                  testing::AllOf(HasSubstr(name), HasSubstr("while it was read")));
+    }
+  }
+}
+
+// In bytes, from /proc/self/status.
+int64_t status_of_process(const std::string& field) {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with(field + ":")) return 1024 * std::stoll(line.substr(field.size() + 1));
+  return -1;
+}
+
+TEST_F(CheckpointFile, LoadingTakesTheWeightsAndOneTensor) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the sanitizer keeps freed memory";
+#endif
+  constexpr int64_t kTensors = 24, kElements = int64_t{1} << 20, kTensor = 4 * kElements;
+  const std::string one = floats(kElements);
+  Files tensors, storages;
+  TensorFile plain;
+  for (int64_t i = 0; i < kTensors; ++i) {
+    const auto key = fmt::format("{}", i);
+    tensors.emplace_back(
+        "t" + key, test::pickled::tensor(
+                       key, kElements, {1024, 1024},
+                       i % 2 == 0 ? std::vector<int64_t>{1024, 1} : std::vector<int64_t>{1, 1024}));
+    storages.emplace_back(key, one);
+    plain.tensors["t" + key] = at::zeros({1024, 1024});
+  }
+  write_text(folder_ / "x.mdlus",
+             zipped(with("model.pt",
+                         test::torch_archive_of(test::pickled::state_dict(tensors), storages))));
+  storages.clear();
+  checkpoint::write_own_metadata("{}", plain.metadata);
+  write_safetensors(folder_ / "x.safetensors", plain);
+  plain.tensors.clear();
+  for (const char* name : {"x.mdlus", "x.safetensors"}) {
+    std::ofstream("/proc/self/clear_refs") << 5;  // the peak begins here
+    const auto before = status_of_process("VmRSS");
+    const auto checkpoint = read_checkpoint(folder_ / name);
+    EXPECT_LT(status_of_process("VmHWM") - before, 4 * kTensor) << "the checks read it in pieces";
+    std::vector<at::Tensor> held;
+    for (const auto& [key, tensor] : checkpoint.tensors) held.push_back(tensor.read());
+    const auto taken = status_of_process("VmHWM") - before;
+    EXPECT_GE(taken, (kTensors - 2) * kTensor) << "not what this test measures";
+    EXPECT_LT(taken, (kTensors + 3) * kTensor) << name;
+  }
+}
+
+TEST_F(CheckpointFile, RefusesNulsAndKeysThatOccurTwice) {
+  const auto args = std::string(kArgs);
+  EXPECT_THAT(refused(zipped(with("args.json", args + '\0'))), HasSubstr("a NUL at byte"));
+  EXPECT_THAT(refused(zipped(with("args.json", R"({"__name__": "a", "__name__": "b"})"))),
+              HasSubstr("\"__name__\" occurs twice"));
+  EXPECT_THAT(refused(zipped(with("metadata.json", std::string(1'000'000, '[')))),
+              HasSubstr("nested too deeply"));
 }
 
 TEST_F(CheckpointFile, EveryChangedByteOfTheModelIsSeen) {

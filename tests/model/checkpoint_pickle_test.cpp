@@ -89,6 +89,8 @@ TEST(Pickle, RunsNothing) {
       AllOf(HasSubstr("os.system"), HasSubstr("GLOBAL"), HasSubstr("byte 2"), HasSubstr("file")));
   EXPECT_THAT(refused(call(global("builtins", "eval"), "1")), HasSubstr("builtins.eval"));
   EXPECT_THAT(refused(call(global("torch", "load"), "1")), HasSubstr("torch.load"));
+  EXPECT_THAT(refused(call(global("torch._utils", "_rebuild_meta_tensor_no_storage"), "1")),
+              HasSubstr("saved on the meta device, without values"));
   EXPECT_THAT(refused("\x80\x04\x8c\x02os\x8c\x06system\x93."s),
               AllOf(HasSubstr("STACK_GLOBAL"), HasSubstr("os.system"), HasSubstr("byte 14")));
   EXPECT_THAT(refused("\x80\x02(S'a'\nios\nsystem\n."s),
@@ -108,7 +110,9 @@ TEST(Pickle, ChecksEveryView) {
   EXPECT_THAT(view(12, {3, 4}, {4, 1}), IsEmpty());
   EXPECT_THAT(view(12, {3, 4}, {4, 1}, 1), HasSubstr("does not fit its 12 elements"));
   EXPECT_THAT(view(12, {3, 4}, {5, 1}), HasSubstr("does not fit"));
-  EXPECT_THAT(view(12, {13}, {0}), HasSubstr("does not fit"));  // more elements than are stored
+  EXPECT_THAT(view(1, {13, 2}, {0, 0}), IsEmpty());  // expanded
+  EXPECT_THAT(view(12, {3, 4}, {4, 3}), HasSubstr("does not fit"));
+  EXPECT_THAT(view(0, {1}, {0}), HasSubstr("does not fit"));
   EXPECT_THAT(view(12, {INT64_MAX, INT64_MAX}, {INT64_MAX, 1}), HasSubstr("does not fit"));
   EXPECT_THAT(view(12, {0, INT64_MAX, INT64_MAX}, {0, 0, 0}), HasSubstr("does not fit"));
   EXPECT_THAT(view(12, {2}, {INT64_MAX}, 2), HasSubstr("does not fit"));

@@ -7,7 +7,9 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <fstream>
 
+#include "halcyon/base/files.h"
 #include "halcyon/base/safetensors.h"
 #include "tests/model/checkpoint_files.h"
 #include "tests/support/compare.h"
@@ -127,6 +129,32 @@ TEST_F(CheckpointTest, LoadsTheGoldenCheckpoint) {
   for (const auto& [name, tensor] : params) EXPECT_TRUE(identical(state.at(name), tensor)) << name;
   save_checkpoint(model, path());
   expect_equal(load_checkpoint(path()), model);
+}
+
+// In place, as cp and rsync --inplace do.
+TEST_F(CheckpointTest, TheModelKeepsItsWeightsWhateverHappensToTheFile) {
+  const HealDA model(small_config()), other(small_config());
+  save_checkpoint(other, folder_ / "other.safetensors");
+  const auto over = read_text(folder_ / "other.safetensors");
+  for (const auto& bytes : {over, std::string("short"), std::string(), over + over}) {
+    std::filesystem::remove(path());
+    save_checkpoint(model, path());
+    const HealDA loaded = load_checkpoint(path());
+    std::ofstream(path(), std::ios::binary) << bytes;
+    expect_equal(loaded, model);
+    std::filesystem::remove(path());
+    expect_equal(loaded, model);
+  }
+}
+
+TEST_F(CheckpointTest, KeysOfAWrappedModelNameTheWrapper) {
+  EXPECT_THAT(refused([](auto& tensors, auto&) {
+                std::map<std::string, at::Tensor> wrapped;
+                for (const auto& [name, tensor] : tensors) wrapped["module." + name] = tensor;
+                tensors = wrapped;
+              }),
+              AllOf(HasSubstr("keys have the prefix \"module.\""), HasSubstr("model.safetensors"),
+                    testing::Not(HasSubstr("missing"))));
 }
 
 TEST_F(CheckpointTest, ReadsOlderFiles) {

@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 #include <torch/nn.h>
 
+#include <functional>
+
 #include "tests/model/checkpoint_files.h"
 #include "tests/support/compare.h"
 
@@ -113,6 +115,39 @@ TEST(StateDict, OneErrorNamesEveryBadKeyAndChangesNothing) {
   EXPECT_THAT(report.missing, ElementsAre("count", "linear.weight"));
   EXPECT_THAT(report.unexpected, ElementsAre("extra.weight", "plain.bias"));
   EXPECT_TRUE(identical(module->linear->bias.detach(), at::ones({3})));
+}
+
+TEST(StateDict, AWrappersPrefixIsNamed) {
+  Small module;
+  const auto refused_as = [&](const std::function<std::string(std::string)>& rename) {
+    std::map<std::string, at::Tensor> state;
+    for (const auto& [name, tensor] : other_state()) state[rename(name)] = tensor;
+    return test::refusal([&] { load_state_dict(*module, state); });
+  };
+  for (const std::string prefix :
+       {"module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.net."}) {
+    const auto message = refused_as([&](const auto& name) { return prefix + name; });
+    EXPECT_THAT(message, AllOf(HasSubstr("5 keys have the prefix \"" + prefix + "\""),
+                               HasSubstr("the model inside the wrapper"),
+                               testing::Not(HasSubstr("linear.weight"))));
+  }
+  // the module inside is what was wrapped
+  EXPECT_THAT(refused_as([](const auto& name) {
+                return name.starts_with("linear.") ? "linear._orig_mod." + name.substr(7) : name;
+              }),
+              HasSubstr("2 keys have the prefix \"_orig_mod.\""));
+  EXPECT_THAT(refused_as([](const auto& name) {
+                return name.starts_with("linear.") ? name.substr(7) : name;
+              }),
+              HasSubstr("2 keys lack the prefix \"linear.\""));
+  // what a prefix does not explain is still listed
+  auto state = other_state();
+  state["module.linear.weight"] = state["linear.weight"];
+  state["n_averaged"] = at::ones({1});
+  state.erase("linear.weight");
+  EXPECT_THAT(test::refusal([&] { load_state_dict(*module, state); }),
+              AllOf(HasSubstr("1 keys have the prefix \"module.\""),
+                    HasSubstr("1 unexpected key: n_averaged")));
 }
 
 TEST(StateDict, ReadsOlderFiles) {

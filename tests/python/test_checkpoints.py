@@ -53,3 +53,60 @@ def test_older_formats(model, tmp_path, kind):
 def test_noise_frequencies_may_be_absent(model, tmp_path):
     state = {key: value for key, value in model.state_dict().items() if not key.endswith("freqs")}
     assert same(halcyon.load_checkpoint(write(tmp_path / "m.mdlus", members(model, state), "zip")), model)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "zip", "tar"])
+@pytest.mark.parametrize("used", [False, True])
+def test_the_file_may_change_once_it_is_loaded(model, saved, tmp_path, kind, used):
+    """Written over in place, by as many bytes or fewer: the weights of the loaded model stay as they are."""
+    other = halcyon.HealDA(**SMALL_MODEL)
+    path, over = saved, tmp_path / "over.safetensors"
+    if kind == "safetensors":
+        halcyon.save_checkpoint(other, str(over))
+    else:
+        path, over = tmp_path / "m.mdlus", tmp_path / "over.mdlus"
+        write(path, members(model), kind)
+        write(over, members(other), kind)
+    for data in (over.read_bytes(), b"short", b""):
+        good = path.read_bytes()
+        loaded = halcyon.load_checkpoint(path)
+        assert not used or same(loaded, model)
+        with open(path, "r+b") as file:
+            file.truncate(len(data))
+            file.write(data)
+        assert same(loaded, model)
+        path.write_bytes(good)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_whatever_torch_keeps_of_strides_and_storages(model, tmp_path, kind):
+    """Expanded, transposed, sliced out of one buffer and tied; each weight has memory of its own afterwards."""
+    state = dict(model.state_dict())
+    flat = torch.cat([value.flatten() for key, value in state.items() if key.endswith("weight")])
+    at = 0
+    for key, value in state.items():
+        if key.endswith("weight"):
+            state[key] = flat[at:at + value.numel()].view_as(value)
+            at += value.numel()
+            if value.ndim == 2 and "qkv" in key:
+                state[key] = value.t().contiguous().t()
+        elif key.endswith("bias"):
+            state[key] = torch.tensor([0.25]).expand_as(value)
+    first, second = [key for key in state if key.endswith("proj.weight") and "temporal" in key][:2]
+    state[second] = state[first]
+    loaded = halcyon.load_checkpoint(write(tmp_path / "m.mdlus", members(model, state), kind))
+    got = loaded.state_dict()
+    assert all(torch.equal(got[key], value) and got[key].is_contiguous() for key, value in state.items())
+    with torch.no_grad():
+        dict(loaded.named_parameters())[first].add_(1)
+    assert torch.equal(loaded.state_dict()[second], state[second])
+
+
+def test_links_stay_links(model, tmp_path):
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "latest.safetensors"
+    link.symlink_to("disk/step.safetensors")
+    for _ in range(2):
+        halcyon.save_checkpoint(model, str(link))
+        assert link.is_symlink() and same(halcyon.load_checkpoint(link), model)
+        assert [p.name for p in (tmp_path / "disk").iterdir()] == ["step.safetensors"]

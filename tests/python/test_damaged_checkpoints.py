@@ -3,6 +3,7 @@
 
 import io
 import json
+import os
 import pickle
 import struct
 
@@ -27,6 +28,28 @@ def test_keys_that_do_not_fit_come_in_one_message(model, tmp_path):
     state |= {bad: torch.zeros(7), "dit.more": torch.zeros(1), "extra.weight": torch.zeros(1)}
     refused(write(tmp_path / "keys.mdlus", members(model, state), "zip"), gone, "dit.tokenizer.conv.bias", bad,
             "dit.more", "extra.weight")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_keys_of_a_wrapped_model(model, tmp_path, prefix):
+    state = {prefix + key: value for key, value in model.state_dict().items()}
+    path = write(tmp_path / "wrapped.mdlus", members(model, state), "zip")
+    refused(path, f'the prefix "{prefix}"', "wrapper")
+
+
+def test_checkpoints_that_are_no_files(tmp_path):
+    for suffix in (".safetensors", ".mdlus"):
+        (tmp_path / f"folder{suffix}").mkdir()
+        refused(tmp_path / f"folder{suffix}", "a folder")
+        os.mkfifo(tmp_path / f"pipe{suffix}")
+        refused(tmp_path / f"pipe{suffix}", "a named pipe")
+        (tmp_path / f"link{suffix}").symlink_to("/dev/zero")
+        refused(tmp_path / f"link{suffix}", "a device")
+
+
+def test_tensors_saved_on_meta(model, tmp_path):
+    state = model.state_dict() | {"dit.tokenizer.conv.bias": torch.zeros(16, device="meta")}
+    refused(write(tmp_path / "meta.mdlus", members(model, state), "zip"), "meta device")
 
 
 def test_other_models_arguments_and_versions(model, tmp_path):
@@ -102,6 +125,10 @@ def test_headers_that_cannot_be_right(model, saved):
     for change in changes:
         saved.write_bytes(good)
         refused(edited(saved, change))
+    size = struct.unpack("<Q", good[:8])[0]
+    for more in (b"\0", b"\0 and more", b"{}"):
+        saved.write_bytes(struct.pack("<Q", size + len(more)) + good[8:8 + size] + more + good[8 + size:])
+        refused(saved, "header")
     saved.write_bytes(good)
     assert same(halcyon.load_checkpoint(str(edited(saved, lambda h: None))), model)
 

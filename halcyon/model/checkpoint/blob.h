@@ -39,7 +39,6 @@ class Blob {
   // Of a blob in memory only.
   std::span<std::byte> bytes() const;
   std::string_view text() const;
-  const std::shared_ptr<void>& owner() const { return memory_; }
 
  private:
   std::shared_ptr<const InputFile> file_;  // none in memory
