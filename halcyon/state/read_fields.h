@@ -23,8 +23,9 @@ struct ReadOptions {
 // Reads gridded fields from NetCDF. Latitude, longitude and time are found by units, standard_name,
 // axis or name; dimensions may stand in any order, latitude may run either way and stays as it is;
 // packed values and fill values are resolved (NaN is missing), a repeated last meridian is dropped.
-// All variables taken must share one grid and the same times (or none: static fields). Files of
-// write_fields on HEALPix come back on their region. Everything else is Error(input).
+// All variables taken must share one grid and the same times (or none: static fields). HEALPix
+// pixels are found by their grid mapping, in nested or ring order, all of the sphere or some with
+// their numbers, and come back on their region. Everything else is Error(input).
 Fields read_fields(const std::filesystem::path& path, const ReadOptions& options = {});
 
 }  // namespace halcyon::state
