@@ -12,10 +12,17 @@ void add_healpix(py::module_& module) {
   m.def("npix", &healpix::npix, py::arg("level"));
   m.def(
       "ang2pix",
-      [](int level, const at::Tensor& lon, const at::Tensor& lat, const std::string& order) {
-        return healpix::ang2pix(level, lon, lat, parse_order(order));
+      [](int level, const at::Tensor& lon, const at::Tensor& lat, const std::string& order,
+         const std::string& rule) {
+        return healpix::ang2pix(level, lon, lat, parse_order(order), healpix::parse_rule(rule));
       },
-      py::arg("level"), py::arg("lon"), py::arg("lat"), py::arg("order") = "pad_xy");
+      py::arg("level"), py::arg("lon"), py::arg("lat"), py::arg("order") = "pad_xy",
+      py::arg("rule") = "standard",
+      "The pixel that holds each point (degrees). The rule \"standard\" is right at every border "
+      "and "
+      "pole; \"healda\" gives the pixels of the released HealDA models' data pipe, which on "
+      "borders "
+      "of faces may be far away.");
   m.def(
       "pix2ang",
       [](int level, const at::Tensor& pix, const std::string& order) {

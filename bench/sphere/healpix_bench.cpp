@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The pixel of each observation, in float32 as the data pipe does it.
+// The pixel of each observation, from float32 places.
 #include "halcyon/sphere/healpix.h"
 
 #include <torch/torch.h>
@@ -20,7 +20,8 @@ at::Tensor unit_vectors(const at::Tensor& lon, const at::Tensor& lat) {
 }
 
 // The farthest point from the centre of its pixel, as a share of a pixel's largest radius: 1.068 /
-// n at a large n (the corner at z = 2/3), and 2 % for what float32 may push over a border.
+// n at a large n (the corner at z = 2/3), and 2 % for what float32 may push over a border by the
+// data pipe's rule.
 double farthest(const at::Tensor& lon, const at::Tensor& lat, const at::Tensor& pix) {
   const auto [centre_lon, centre_lat] = healpix::pix2ang(kLevel, pix);
   const auto apart = unit_vectors(lon, lat) - unit_vectors(centre_lon, centre_lat);
@@ -29,13 +30,13 @@ double farthest(const at::Tensor& lon, const at::Tensor& lat, const at::Tensor& 
 }
 
 // Bytes: two coordinates in, a number out.
-Case ang2pix() {
+Case ang2pix(healpix::Rule rule) {
   torch::manual_seed(1);
   const auto lon = torch::rand({kRows}) * 360;
   const auto lat = (torch::rand({kRows}) * 2 - 1).asin().rad2deg();  // even over the sphere
   const auto pix = std::make_shared<at::Tensor>();
   Case c;
-  c.run = [=] { *pix = healpix::ang2pix(kLevel, lon, lat); };
+  c.run = [=] { *pix = healpix::ang2pix(kLevel, lon, lat, healpix::Order::pad_xy, rule); };
   c.bytes = kRows * (2 * sizeof(float) + sizeof(int64_t));
   c.deviation = [=] { return farthest(lon, lat, *pix); };
   return c;
@@ -46,6 +47,7 @@ Case ang2pix() {
 
 int main(int argc, char** argv) {
   using namespace halcyon::bench;
-  add("ang2pix/1M_level10/fwd/fp32", ang2pix);
+  add("ang2pix/1M_level10/fwd/fp32", [] { return ang2pix(halcyon::healpix::Rule::standard); });
+  add("ang2pix/1M_level10_healda/fwd/fp32", [] { return ang2pix(halcyon::healpix::Rule::healda); });
   return run(argc, argv);
 }

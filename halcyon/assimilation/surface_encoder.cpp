@@ -9,7 +9,7 @@
 #include "halcyon/base/error.h"
 #include "halcyon/base/time.h"
 #include "halcyon/sphere/healpix.h"
-#include "halcyon/sphere/healpix_locate.h"
+#include "halcyon/sphere/healpix_pixel.h"
 
 namespace halcyon::assimilation {
 
@@ -80,10 +80,7 @@ SurfaceEncoder::SurfaceEncoder(const Region& tokens)
 }
 
 SurfaceEncoder::Position SurfaceEncoder::locate(double lat, double lon) const {
-  const double z = std::sin(lat * kDegrees);
-  const double from_pole = std::sqrt(3 * (1 - std::abs(z)));
-  const auto point = healpix::detail::project<double>(lon, lat, z, from_pole);
-  const auto fine = healpix::detail::datapipe_pixel(level_ + kSubdivision, point);
+  const auto fine = healpix::detail::pixel_at(level_ + kSubdivision, lon, lat);
   constexpr int64_t kSide = int64_t{1} << kSubdivision;
   const healpix::detail::FacePixel coarse{fine.face, fine.x >> kSubdivision,
                                           fine.y >> kSubdivision};

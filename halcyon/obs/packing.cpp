@@ -10,7 +10,6 @@
 #include "halcyon/obs/features.h"
 #include "halcyon/obs/quality_control.h"
 #include "halcyon/obs/variables.h"
-#include "halcyon/sphere/healpix.h"
 
 namespace halcyon::obs {
 namespace {
@@ -24,10 +23,13 @@ at::Tensor tensor_of(const std::vector<int64_t>& values) {
 }
 
 // Place in the region of each row; -1 outside, -2 where there is no position.
-std::vector<int64_t> places(const Table& table, const Region& region) {
+std::vector<int64_t> places(const Table& table, const Region& region, healpix::Rule rule) {
   const auto &lat = table["lat"], &lon = table["lon"];
   const auto good = lat.abs().le(90).logical_and(lon.abs().le(360));
-  const auto pixels = healpix::ang2pix(region.level(), lon.where(good, 0.0), lat.where(good, 0.0));
+  const auto dtype = rule == healpix::Rule::healda ? at::kFloat : at::kDouble;
+  const auto pixels =
+      healpix::ang2pix(region.level(), lon.where(good, 0.0).to(dtype),
+                       lat.where(good, 0.0).to(dtype), healpix::Order::pad_xy, rule);
   const auto index = region.index_of(pixels).where(good, -2).contiguous();
   const int64_t* first = index.const_data_ptr<int64_t>();
   return {first, first + index.numel()};
@@ -71,11 +73,11 @@ Table normalised(const Table& table, const Normalisation& statistics) {
 }
 
 Assignment assign_pixels(const Table& table, const Region& region, const Frames& frames,
-                         int64_t batch) {
+                         int64_t batch, healpix::Rule rule) {
   check_observations(table, "assign_pixels");
   check_frames(frames);
   HALCYON_CHECK(batch >= 0, "assign_pixels", "expected a place in the batch, got {}", batch);
-  const auto place = places(table, region);
+  const auto place = places(table, region, rule);
   const auto time = table.values<int64_t>("time_ns");
   const auto n_frames = static_cast<int64_t>(frames.times.size());
   std::vector<int64_t> rows, of_frame, flat;
@@ -117,7 +119,7 @@ Packed pack(const std::vector<Sample>& samples, const Region& region, const Pack
     const auto& [table, frames] = samples[b];
     HALCYON_CHECK(frames.times.size() == n_frames, "pack",
                   "expected {} frames in every sample, got {}", n_frames, frames.times.size());
-    const auto found = assign_pixels(table, region, frames, static_cast<int64_t>(b));
+    const auto found = assign_pixels(table, region, frames, static_cast<int64_t>(b), options.rule);
     const auto rows = table.select(found.row);
     HALCYON_CHECK(rows["normalised"].scalar_type() == at::kFloat, "pack",
                   "expected float32 in column normalised");

@@ -11,6 +11,7 @@
 
 #include "halcyon/obs/table.h"
 #include "halcyon/ops/pixel_attention/obs_context.h"
+#include "halcyon/sphere/healpix.h"
 #include "halcyon/sphere/region.h"
 
 // From tables to what the model reads.
@@ -36,9 +37,10 @@ struct Assignment {
   at::Tensor codes;  // int32 (rows,): kept, position, time, outside_window or outside_region
 };
 
-// The pixel of each observation, its place in the region being the model's pixel number.
+// The pixel of each observation, its place in the region being the model's pixel number. The rule
+// healda is for models that were trained behind the HealDA data pipe, which had float32 places.
 Assignment assign_pixels(const Table& table, const Region& region, const Frames& frames,
-                         int64_t batch = 0);
+                         int64_t batch = 0, healpix::Rule rule = healpix::Rule::standard);
 
 // One element of a batch: observations after quality control, with the column normalised.
 struct Sample {
@@ -59,6 +61,7 @@ struct PackOptions {
   int64_t sensor = 0;          // of tables without the column
   int64_t channel_offset = 0;  // added to the variable's number
   bool build_group_map = true;
+  healpix::Rule rule = healpix::Rule::standard;  // which pixel holds a place (assign_pixels)
 };
 Packed pack(const std::vector<Sample>& samples, const Region& region,
             const PackOptions& options = {});

@@ -11,10 +11,11 @@
 #include <ATen/ops/result_type.h>
 
 #include <atomic>
+#include <cmath>
 #include <string>
 
 #include "halcyon/base/error.h"
-#include "halcyon/sphere/healpix_locate.h"
+#include "halcyon/sphere/healda_pixels.h"
 #include "halcyon/sphere/healpix_pixel.h"
 
 namespace halcyon::healpix {
@@ -72,38 +73,62 @@ at::Tensor map_pixels(const at::Tensor& pix, const F& f) {
   return out;
 }
 
-at::Tensor as_coordinates(const char* operation, const char* name, const at::Tensor& t) {
-  HALCYON_CHECK(t.defined(), operation, "expected {}, got an undefined tensor", name);
-  HALCYON_CHECK(!t.is_complex() && t.scalar_type() != at::kBool, operation,
+// Real numbers on the CPU; whole numbers become float64.
+at::Tensor as_coordinates(const char* name, const at::Tensor& t) {
+  HALCYON_CHECK(t.defined(), "ang2pix", "expected {}, got an undefined tensor", name);
+  HALCYON_CHECK(!t.is_complex() && t.scalar_type() != at::kBool, "ang2pix",
                 "expected {} as real numbers, got {}", name, c10::toString(t.scalar_type()));
-  if (!t.is_floating_point()) return t.to(at::kCPU, at::kDouble);
-  return t.element_size() < 4 ? t.to(at::kCPU, at::kFloat) : t.to(at::kCPU);
+  return t.detach().to(at::kCPU, t.is_floating_point() ? t.scalar_type() : at::kDouble);
 }
 
+// Contiguous, in one dtype and one shape, all on the sphere.
+struct Points {
+  at::Tensor lon, lat;
+};
+
 template <class T>
-at::Tensor locate_all(int level, const at::Tensor& lon, const at::Tensor& lat, Order order) {
-  const T* lons = lon.const_data_ptr<T>();
-  const T* lats = lat.const_data_ptr<T>();
-  const int64_t size = lon.numel();
+void check_on_sphere(const Points& points) {
+  const T* lons = points.lon.const_data_ptr<T>();
+  const T* lats = points.lat.const_data_ptr<T>();
+  const int64_t size = points.lon.numel();
   const int64_t bad = first_bad(
       size, [&](int64_t i) { return !(std::abs(lats[i]) <= 90) || !std::isfinite(lons[i]); });
   HALCYON_CHECK(bad == size, "ang2pix",
                 "expected finite lon and lat in -90..90 degrees, got lon {} lat {} at position {}",
                 lons[bad], lats[bad], bad);
-  // ATen's vectorised cosine and root are the datapipe's: the C library's differ in the last bit
-  const auto cosine = lat.neg().add_(90).mul_(M_PI / 180).cos_();
-  const auto root = cosine.abs().neg_().add_(1).mul_(3).sqrt_();
-  const T* z = cosine.const_data_ptr<T>();
-  const T* from_pole = root.const_data_ptr<T>();
-  auto out = at::empty(lon.sizes(), at::kLong);
+}
+
+Points points_of(const at::Tensor& lon, const at::Tensor& lat, at::ScalarType dtype) {
+  const auto both = at::broadcast_tensors({lon.to(dtype), lat.to(dtype)});
+  Points points{both[0].contiguous(), both[1].contiguous()};
+  if (dtype == at::kFloat) {
+    check_on_sphere<float>(points);
+  } else {
+    check_on_sphere<double>(points);
+  }
+  return points;
+}
+
+template <class T>
+at::Tensor standard_pixels(int level, const Points& points, Order order) {
+  const T* lons = points.lon.const_data_ptr<T>();
+  const T* lats = points.lat.const_data_ptr<T>();
+  auto out = at::empty(points.lon.sizes(), at::kLong);
   int64_t* pix = out.mutable_data_ptr<int64_t>();
-  at::parallel_for(0, size, kGrain, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, out.numel(), kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const auto point = detail::project(lons[i], lats[i], z[i], from_pole[i]);
-      pix[i] = detail::encode(order, level, detail::datapipe_pixel(level, point));
+      pix[i] = detail::encode(order, level, detail::pixel_at(level, lons[i], lats[i]));
     }
   });
   return out;
+}
+
+// The dtype that the HealDA datapipe computes in: half precision as float32.
+at::ScalarType healda_type(const at::Tensor& lon, const at::Tensor& lat) {
+  const auto at_least_float = [](const at::Tensor& t) {
+    return t.element_size() < 4 ? t.to(at::kFloat) : t;
+  };
+  return at::result_type(at_least_float(lon), at_least_float(lat));
 }
 
 }  // namespace
@@ -128,6 +153,18 @@ std::string_view name_of(Order order) {
   return "pad_xy";
 }
 
+Rule parse_rule(std::string_view name) {
+  for (const Rule rule : {Rule::standard, Rule::healda}) {
+    if (name == name_of(rule)) return rule;
+  }
+  throw_error(ErrorKind::argument, "healpix",
+              fmt::format("expected the rule standard or healda, got \"{}\"", name));
+}
+
+std::string_view name_of(Rule rule) {
+  return rule == Rule::healda ? "healda" : "standard";
+}
+
 int64_t npix(int level) {
   check_level("npix", level);
   return int64_t{12} << 2 * level;
@@ -141,19 +178,23 @@ int level_of(int64_t pixels) {
   return level;
 }
 
-at::Tensor ang2pix(int level, const at::Tensor& lon, const at::Tensor& lat, Order order) {
+at::Tensor ang2pix(int level, const at::Tensor& lon, const at::Tensor& lat, Order order,
+                   Rule rule) {
   check_level("ang2pix", level);
-  auto lons = as_coordinates("ang2pix", "lon", lon), lats = as_coordinates("ang2pix", "lat", lat);
+  const auto lons = as_coordinates("lon", lon), lats = as_coordinates("lat", lat);
   HALCYON_CHECK(at::are_expandable(lons.sizes(), lats.sizes()), "ang2pix",
                 "expected lon and lat that broadcast, got shapes [{}] and [{}]",
                 fmt::join(lons.sizes(), ", "), fmt::join(lats.sizes(), ", "));
-  const auto dtype = at::result_type(lons, lats);
-  const auto both = at::broadcast_tensors({lons.to(dtype).detach(), lats.to(dtype).detach()});
-  lons = both[0].contiguous();
-  lats = both[1].contiguous();
-  const auto pix = dtype == at::kFloat ? locate_all<float>(level, lons, lats, order)
-                                       : locate_all<double>(level, lons, lats, order);
-  return pix.to(lon.device());
+  if (rule == Rule::healda) {
+    const auto points = points_of(lons, lats, healda_type(lons, lats));
+    return detail::healda_pixels(level, points.lon, points.lat, order).to(lon.device());
+  }
+  if (lons.scalar_type() == at::kFloat && lats.scalar_type() == at::kFloat) {
+    const auto points = points_of(lons, lats, at::kFloat);
+    return standard_pixels<float>(level, points, order).to(lon.device());
+  }
+  const auto points = points_of(lons, lats, at::kDouble);
+  return standard_pixels<double>(level, points, order).to(lon.device());
 }
 
 std::tuple<at::Tensor, at::Tensor> pix2ang(int level, const at::Tensor& pix, Order order) {

@@ -35,14 +35,29 @@ int64_t npix(int level);
 // The level that has this many pixels; Error(argument) when none has.
 int level_of(int64_t npix);
 
-// The pixel that holds each point; lon and lat in degrees, broadcast against each other. Computed
-// in the dtype given, as the HealDA datapipe does (float32 answers near a border may differ from
-// float64's); half precision is promoted to float32, integers to float64. Points exactly on the
-// border of a face (lon 0, 90, 180, 270 in the caps, the poles; in float32 also all within 0.02
-// degrees of the north pole) get the pixel that the datapipe gives them, which may be at the
-// opposite border: trained models have seen their observations there.
+// Which of the pixels that meet on a border holds it.
+enum class Rule {
+  standard,  // as the public HEALPix library: right at every border, pole and level
+  healda,    // as the data pipe of the released HealDA models, for their own pixels only
+};
+
+// "standard" or "healda".
+Rule parse_rule(std::string_view name);
+std::string_view name_of(Rule rule);
+
+// The pixel that holds each point; lon and lat in degrees, broadcast against each other, lon of any
+// sign and number of turns.
+//
+// Rule::standard takes the coordinates exactly, whatever their dtype, and computes in float64. A
+// border belongs to the pixel on one of its sides: a meridian 0, 90, 180 or 270 to the pixel east
+// of it, a pole to the cap's pixel of that longitude.
+//
+// Rule::healda computes in the dtype given (half precision in float32), as the released models'
+// data pipe does, and float32 answers near a border may differ from float64's. Points exactly on
+// the border of a face (lon 0, 90, 180, 270 in the caps, the poles; in float32 also all within 0.02
+// degrees of the north pole) may get a pixel at the opposite border of the face, far away.
 at::Tensor ang2pix(int level, const at::Tensor& lon, const at::Tensor& lat,
-                   Order order = Order::pad_xy);
+                   Order order = Order::pad_xy, Rule rule = Rule::standard);
 
 // Pixel centres (lon, lat): float64 degrees of pix's shape, lon in [0, 360).
 std::tuple<at::Tensor, at::Tensor> pix2ang(int level, const at::Tensor& pix,

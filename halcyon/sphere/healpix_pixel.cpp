@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/sphere/healpix_pixel.h"
+
 #include <algorithm>
 #include <cmath>
-
-#include "halcyon/sphere/healpix_locate.h"
 
 namespace halcyon::healpix::detail {
 namespace {
@@ -11,6 +10,30 @@ namespace {
 // The south corner of each face in the turned plane: (x, -y).
 constexpr int kX0[] = {1, 2, 3, 4, 0, 1, 2, 3, 0, 1, 2, 3};
 constexpr int kY0[] = {1, 2, 3, 4, 1, 2, 3, 4, 2, 3, 4, 5};
+
+// Where the caps begin: asin(2/3).
+constexpr double kCapLatitude = 41.810314895778596;
+
+// The quarter of the sphere that holds a longitude and the degrees to both its meridians. Each is
+// exact to its own last bit, so that a point just west of a meridian stays west of it.
+struct Quarter {
+  int64_t number;
+  double from_west, to_east;
+};
+
+Quarter quarter_of(double lon) {
+  if (std::abs(lon) >= 360) lon = std::fmod(lon, 360.0);
+  const double turn = std::abs(lon);
+  if (lon >= 0) {
+    const int64_t passed = (turn >= 90) + (turn >= 180) + (turn >= 270);
+    const double from_west = turn - 90.0 * static_cast<double>(passed);
+    return {passed, from_west, 90 - from_west};
+  }
+  // westwards of meridian 0; a quarter's own meridian is its western one
+  const int64_t passed = (turn > 90) + (turn > 180) + (turn > 270);
+  const double to_east = turn - 90.0 * static_cast<double>(passed);
+  return {3 - passed, 90 - to_east, to_east};
+}
 
 }  // namespace
 
@@ -72,27 +95,26 @@ LonLat centre(int level, const FacePixel& p) {
 }
 
 FacePixel pixel_at(int level, double lon, double lat) {
-  constexpr double kDegree = M_PI / 180;
-  const int64_t n = int64_t{1} << level;
-  const auto inside = [n](double v) {
-    return std::clamp<int64_t>(static_cast<int64_t>(std::floor(v * static_cast<double>(n))), 0,
-                               n - 1);
-  };
-  const double east = wrap_degrees(lon), z = std::sin(lat * kDegree);
-  if (std::abs(z) > 2.0 / 3.0) {
-    const auto quadrant = std::min<int64_t>(static_cast<int64_t>(east / 90), 3);
-    const double from_pole = std::sqrt(6.0) * std::sin((90 - std::abs(lat)) * (kDegree / 2));
-    const double t = ((east - 90.0 * static_cast<double>(quadrant)) / 45 - 1) * from_pole;
-    // height above the face's south corner
-    const double up = z > 0 ? 2 - from_pole : from_pole;
-    return {z > 0 ? quadrant : 8 + quadrant, inside((up + t) / 2), inside((up - t) / 2)};
+  const int64_t n = int64_t{1} << level, last = n - 1;
+  const double width = static_cast<double>(n), height = std::abs(lat);
+  const Quarter q = quarter_of(lon);
+  if (height > kCapLatitude) {
+    // sqrt(3 (1 - |z|)): 0 at the pole, 1 where the cap ends
+    const double from_pole = std::sqrt(6.0) * std::sin((90 - height) * (M_PI / 360));
+    const double scale = from_pole * width / 90;
+    // lines that begin on the western and on the eastern meridian, counted from the pole
+    const auto west = std::min(static_cast<int64_t>(q.from_west * scale), last);
+    const auto east = std::min(static_cast<int64_t>(q.to_east * scale), last);
+    return lat > 0 ? FacePixel{q.number, last - east, last - west}
+                   : FacePixel{8 + q.number, west, east};
   }
-  const double u = east / 45, w = 1.5 * z;
-  const TurnedPoint<double> point = {(u + w + 1) / 2, (w - u - 1) / 2};
-  const int64_t face = point.face();
-  // face 4 lies at both ends
-  const int turn = face == 4 && point.x > 2 ? 4 : 0;
-  return {face, inside(point.x - kX0[face] - turn), inside(point.y + kY0[face] + turn)};
+  // lines that rise and that fall eastwards, counted from the quarter's western meridian
+  const double middle = 0.5 + q.from_west / 90, z = 0.75 * std::sin(lat * (M_PI / 180));
+  const auto rising = static_cast<int64_t>((middle - z) * width);
+  const auto falling = static_cast<int64_t>((middle + z) * width);
+  const int64_t r = (rising >> level) + q.number, f = (falling >> level) + q.number;
+  const int64_t face = r == f ? 4 + r % 4 : r < f ? r % 4 : 8 + f % 4;
+  return {face, falling & last, last - (rising & last)};
 }
 
 }  // namespace halcyon::healpix::detail

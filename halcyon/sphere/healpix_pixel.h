@@ -152,8 +152,12 @@ struct LonLat {
 };
 LonLat centre(int level, const FacePixel& p);
 
-// The pixel that holds a point in degrees, or on a border one of those that meet there, in float64;
-// |lat| <= 90 and lon finite. (ang2pix follows the datapipe on the borders of faces instead.)
+// Where 1 - |z| falls below this, formulas in z lose the last pixels of level 29 (half of the
+// digits of 1 - cos t are gone at t = 1e-8); float64 goes by the half angle there.
+inline constexpr double kNearPole = 1e-6;
+
+// Rule::standard, the one finder: the pixel that holds a point in degrees, on a border the one that
+// the public HEALPix C++ library names. lon is finite, |lat| <= 90.
 FacePixel pixel_at(int level, double lon, double lat);
 
 }  // namespace halcyon::healpix::detail

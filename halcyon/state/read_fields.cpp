@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/state/read_fields.h"
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
@@ -13,6 +14,7 @@
 #include "halcyon/base/error.h"
 #include "halcyon/base/netcdf.h"
 #include "halcyon/base/time.h"
+#include "halcyon/state/healpix_mapping.h"
 
 namespace halcyon::state {
 namespace {
@@ -45,6 +47,7 @@ Axis axis_of(const NetcdfReader& file, const std::string& name) {
 struct Layout {
   std::string name;
   int64_t time = -1, latitude = -1, longitude = -1, pixel = -1, level = -1;
+  std::optional<HealpixMapping> healpix = std::nullopt;
   std::vector<double> levels;
 };
 
@@ -57,10 +60,13 @@ std::optional<Layout> layout_of(const NetcdfReader& file, const NetcdfVariable& 
   if (variable.kind != NetcdfKind::number) return std::nullopt;
   Layout layout;
   layout.name = variable.name;
+  layout.healpix = healpix_mapping(file, variable.name);
+  if (layout.healpix) layout.pixel = layout.healpix->axis;
   std::string extra;
   for (std::size_t d = 0; d < variable.dimensions.size(); ++d) {
     const std::string& dimension = variable.dimensions[d];
     const auto at = static_cast<int64_t>(d);
+    if (at == layout.pixel) continue;
     const Axis axis = axis_of(file, dimension);
     if (axis == Axis::latitude) {
       layout.latitude = at;
@@ -68,8 +74,6 @@ std::optional<Layout> layout_of(const NetcdfReader& file, const NetcdfVariable& 
       layout.longitude = at;
     } else if (axis == Axis::time) {
       layout.time = at;
-    } else if (file.has(dimension) && file.numbers(dimension, "healpix_level")) {
-      layout.pixel = at;
     } else if (variable.shape[d] != 1) {
       if (!extra.empty()) extra += ", ";
       extra += dimension;
@@ -78,12 +82,15 @@ std::optional<Layout> layout_of(const NetcdfReader& file, const NetcdfVariable& 
   }
   // a coordinate itself (of one dimension, or auxiliary) is no field
   const bool coordinate = axis_of(file, variable.name) != Axis::none ||
-                          file.numbers(variable.name, "healpix_level").has_value();
+                          is_healpix_index(file, variable.name) ||
+                          variable.dimensions == std::vector{variable.name};
   const bool gridded = layout.pixel >= 0 || (layout.latitude >= 0 && layout.longitude >= 0);
   if (!gridded || coordinate) {
-    HALCYON_CHECK_KIND(!named, input, kOperation,
-                       "{}: expected {} to have latitude and longitude dimensions, got ({})",
-                       file.path().string(), variable.name, fmt::join(variable.dimensions, ", "));
+    HALCYON_CHECK_KIND(
+        !named, input, kOperation,
+        "{}: expected {} to have latitude and longitude dimensions or a HEALPix grid mapping, "
+        "got ({})",
+        file.path().string(), variable.name, fmt::join(variable.dimensions, ", "));
     return std::nullopt;
   }
   if (layout.level >= 0) {
@@ -115,32 +122,35 @@ std::vector<double> coordinate(const NetcdfReader& file, const std::string& name
 struct Source {
   const NetcdfReader& file;
   std::string latitude, longitude, pixel, time;  // dimension names; empty where there is none
+  std::optional<HealpixMapping> healpix = std::nullopt;
   bool drop_last_meridian = false;
+  at::Tensor places = {};  // of the region's pixels in the file; undefined: as they stand
 };
 
 Source source_of(const NetcdfReader& file, const Layout& layout) {
   const auto& names = file.variable(layout.name).dimensions;
   auto name = [&](int64_t d) { return d < 0 ? std::string() : names[static_cast<std::size_t>(d)]; };
-  return {file, name(layout.latitude), name(layout.longitude), name(layout.pixel),
-          name(layout.time)};
+  return {file,
+          name(layout.latitude),
+          name(layout.longitude),
+          name(layout.pixel),
+          name(layout.time),
+          layout.healpix};
+}
+
+// The same numbers of the same grid; they may stand at another place among the dimensions.
+bool same_pixels(const Source& a, const Source& b) {
+  if (!a.healpix || !b.healpix) return !a.healpix && !b.healpix;
+  return a.healpix->level == b.healpix->level && a.healpix->order == b.healpix->order &&
+         a.healpix->index == b.healpix->index;
 }
 
 Grid read_grid(Source& source) {
   const NetcdfReader& file = source.file;
-  if (!source.pixel.empty()) {
-    const auto level = file.numbers(source.pixel, "healpix_level");
-    HALCYON_CHECK_KIND(level && level->size() == 1 && (*level)[0] >= 0 && (*level)[0] <= 29 &&
-                           file.text(source.pixel, "healpix_order") == "pad_xy",
-                       input, kOperation,
-                       "{}: expected pixels of a healpix_level 0 to 29 with healpix_order pad_xy",
-                       file.path().string());
-    const at::Tensor pixels = file.read_integers(source.pixel, -1);
-    const int64_t* first = pixels.const_data_ptr<int64_t>();
-    try {
-      return Region::of_pixels(static_cast<int>((*level)[0]), {first, first + pixels.numel()});
-    } catch (const Error& error) {
-      throw Error(ErrorKind::input, file.path().string() + ": " + error.what());
-    }
+  if (source.healpix) {
+    const auto [region, places] = read_healpix(file, *source.healpix, file.dimension(source.pixel));
+    if (!places.equal(at::arange(places.numel(), at::kLong))) source.places = places;
+    return region;
   }
   auto lat = coordinate(file, source.latitude), lon = coordinate(file, source.longitude);
   source.drop_last_meridian = lon.size() > 2 && std::abs(lon.back() - lon.front()) > 360 - 1e-4;
@@ -194,7 +204,9 @@ at::Tensor read_variable(const Source& source, const Layout& layout,
       part = part.narrow(lon, 0, part.size(lon) - 1);
     }
     const auto levels = static_cast<int64_t>(std::max<std::size_t>(1, layout.levels.size()));
-    parts.push_back(part.reshape({static_cast<int64_t>(end - begin), levels, -1}));
+    part = part.reshape({static_cast<int64_t>(end - begin), levels, -1});
+    if (source.places.defined()) part = part.index_select(2, source.places);
+    parts.push_back(part);
     begin = end;
   }
   return at::cat(parts, 0);
@@ -257,7 +269,8 @@ Fields read_fields(const std::filesystem::path& path, const ReadOptions& options
   for (const auto& [layout, level] : wanted) {
     const Source here = source_of(file, layout);
     HALCYON_CHECK_KIND(here.latitude == source.latitude && here.longitude == source.longitude &&
-                           here.pixel == source.pixel && here.time == source.time,
+                           here.pixel == source.pixel && here.time == source.time &&
+                           same_pixels(here, source),
                        input, kOperation,
                        "{}: expected all variables on the dimensions of {}, got {} on others; name "
                        "the variables to read",

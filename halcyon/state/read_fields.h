@@ -26,7 +26,8 @@ struct ReadOptions {
 // axis or name; dimensions may stand in any order, latitude may run either way and stays as it is;
 // packed values and missing ones are resolved as read_physical does (NaN is missing), a repeated
 // last meridian is dropped. All variables taken must share one grid and the same times (or none:
-// static fields). Files of write_fields on HEALPix come back on their region. Everything else is
+// static fields). HEALPix pixels are found by their grid mapping, in nested or ring order, all of
+// the sphere or some with their numbers, and come back on their region. Everything else is
 // Error(input).
 Fields read_fields(const std::filesystem::path& path, const ReadOptions& options = {});
 

@@ -8,7 +8,7 @@
 
 #include "halcyon/base/error.h"
 #include "halcyon/base/netcdf.h"
-#include "halcyon/sphere/healpix.h"
+#include "halcyon/state/healpix_mapping.h"
 
 namespace halcyon::state {
 namespace {
@@ -56,37 +56,8 @@ void define_latlon(NetcdfWriter& file, const LatLonGrid& grid) {
   }
 }
 
-void define_pixels(NetcdfWriter& file, const Region& region) {
-  const at::Tensor& pixels = region.pixels();
-  // 32 bits reach up to level 13, and CF-1.8 knows no wider integers
-  const auto dtype = healpix::npix(region.level()) <= (int64_t{1} << 31) ? at::kInt : at::kLong;
-  file.dimension("pixel", region.size());
-  for (const bool nest : {false, true}) {
-    const std::string name = nest ? "healpix_nest" : "pixel";
-    const auto order = nest ? healpix::Order::nest : healpix::Order::pad_xy;
-    file.variable(name, dtype, {"pixel"});
-    file.attribute(
-        name, "long_name",
-        nest ? "HEALPix pixel number, nested order" : "HEALPix pixel number, pad_xy order");
-    // as doubles: CF-1.8 has no 64-bit integers
-    file.attribute(name, "healpix_level", std::vector<double>{1.0 * region.level()});
-    file.attribute(name, "healpix_nside",
-                   std::vector<double>{1.0 * (int64_t{1} << region.level())});
-    file.attribute(name, "healpix_order", nest ? "nest" : "pad_xy");
-    file.write(name,
-               healpix::convert(region.level(), pixels, healpix::Order::pad_xy, order).to(dtype));
-  }
-  const auto [lon, lat] = region.centres();
-  for (const bool latitude : {true, false}) {
-    const std::string name = latitude ? "lat" : "lon";
-    file.variable(name, at::kDouble, {"pixel"});
-    write_texts(file, name, axis_texts(latitude));
-    file.write(name, (latitude ? lat : lon).to(at::kDouble).contiguous());
-  }
-}
-
 void check_names(const std::vector<Variable>& variables) {
-  std::set<std::string> seen = {"time", "lat", "lon", "pixel", "healpix_nest"};
+  std::set<std::string> seen = {"time", "lat", "lon", kPixelDimension, kHealpixMapping};
   for (const auto& variable : variables)
     HALCYON_CHECK(
         !variable.name.empty() && seen.insert(variable.name).second, kOperation,
@@ -102,7 +73,7 @@ void write_fields(const std::filesystem::path& path, const Fields& fields,
   check_names(fields.variables);
   const auto* latlon = std::get_if<LatLonGrid>(&fields.grid);
   halcyon::write_netcdf(path, [&](NetcdfWriter& file) {
-    file.attribute("", "Conventions", "CF-1.8");
+    file.attribute("", "Conventions", "CF-1.13");
     write_texts(file, "",
                 {{"title", attributes.title},
                  {"institution", attributes.institution},
@@ -114,6 +85,7 @@ void write_fields(const std::filesystem::path& path, const Fields& fields,
 
     std::vector<std::string> dimensions;
     std::vector<int64_t> shape;
+    at::Tensor places;  // of the file's pixels in the region
     if (!fields.is_static()) {
       define_time(file, fields.times);
       dimensions.push_back("time");
@@ -124,8 +96,8 @@ void write_fields(const std::filesystem::path& path, const Fields& fields,
       dimensions.insert(dimensions.end(), {"lat", "lon"});
       shape.insert(shape.end(), {latlon->rows(), latlon->columns()});
     } else {
-      define_pixels(file, std::get<Region>(fields.grid));
-      dimensions.push_back("pixel");
+      places = define_healpix(file, std::get<Region>(fields.grid));
+      dimensions.push_back(kPixelDimension);
       shape.push_back(size_of(fields.grid));
     }
     // one time a chunk: readers take maps more often than series
@@ -140,9 +112,11 @@ void write_fields(const std::filesystem::path& path, const Fields& fields,
                    {"long_name", variable.long_name},
                    {"units", variable.units.empty() ? "1" : variable.units},
                    {"cell_methods", fields.is_static() ? "" : "time: point"},
-                   {"coordinates", latlon ? "" : "lat lon healpix_nest"}});
-      file.write(variable.name,
-                 data.select(1, static_cast<int64_t>(v)).to(at::kFloat).reshape(shape));
+                   {"grid_mapping", latlon ? "" : kHealpixMapping},
+                   {"coordinates", latlon ? "" : "lat lon"}});
+      at::Tensor values = data.select(1, static_cast<int64_t>(v)).to(at::kFloat);
+      if (places.defined()) values = values.index_select(1, places);
+      file.write(variable.name, values.reshape(shape));
     }
   });
 }

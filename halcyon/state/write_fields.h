@@ -17,10 +17,10 @@ struct ProductAttributes {
   std::vector<std::pair<std::string, std::string>> more = {};
 };
 
-// Writes NetCDF-4 after CF-1.8, compressed, whole or not at all. On a latitude-longitude grid the
-// variables have the dimensions (time, lat, lon); on HEALPix (time, pixel) with the auxiliary
-// coordinates lon and lat of the centres, pixel (in the order pad_xy) and healpix_nest. Missing
-// values are written as _FillValue. Errors are Error(output).
+// Writes NetCDF-4 after CF-1.13, compressed, whole or not at all. On a latitude-longitude grid the
+// variables have the dimensions (time, lat, lon); on HEALPix (time, pixel) with the grid mapping
+// crs: pixel holds the numbers in nested order, lat and lon the centres. Missing values are written
+// as _FillValue. Errors are Error(output).
 void write_fields(const std::filesystem::path& path, const Fields& fields,
                   const ProductAttributes& attributes = {});
 

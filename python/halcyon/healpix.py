@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pixels of the HEALPix sphere: nside = 2**level, angles in degrees, orders "nest", "ring" and "pad_xy"."""
+"""Pixels of the HEALPix sphere: nside = 2**level, angles in degrees, orders "nest", "ring" and "pad_xy".
+
+ang2pix(level, lon, lat, order="pad_xy", rule="standard") is right at every border and pole, in any dtype.
+rule="healda" gives the pixels of the released HealDA models' data pipe, for those models only: points on the
+border of a face may get a pixel at its opposite border.
+"""
 
 from . import _C
 

@@ -56,6 +56,11 @@ TEST_F(AnalyzeCli, WritesTheAnalysisOnBothGrids) {
   }
   EXPECT_EQ(std::get<LatLonGrid>(grid.grid), system.grid);
   EXPECT_EQ(std::get<Region>(pixels.grid), system.pixels);
+  // other tools know the pixels by their grid mapping
+  const NetcdfReader file(products() / "analysis_healpix.nc");
+  const auto mapping = file.text("air", "grid_mapping").value_or("");
+  EXPECT_EQ(file.text(mapping, "grid_mapping_name"), "healpix");
+  EXPECT_EQ(file.numbers(mapping, "refinement_level"), std::vector<double>{4});
   EXPECT_TRUE(grid.data.isfinite().all().item<bool>());
   EXPECT_GT(grid.data.min().item<float>(), 220);
   EXPECT_LT(grid.data.max().item<float>(), 340);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The shipped network on the shipped fields.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
@@ -112,6 +113,42 @@ TEST(RegionalModel, GridAndPixelsAgree) {
   EXPECT_EQ(pixels.size(1), demo.system->pixels.size());
   EXPECT_TRUE(test::identical(demo.system->to_grid.apply(pixels), model.analyse(batch)));
   EXPECT_TRUE(near(model.forward(batch).detach(), model.analyse(batch), kRounding));
+}
+
+// A station on the border of a face counts as one beside it does: on meridian -90 north of 41.8 N,
+// and on the slanting borders that lead from there to the equator.
+TEST(RegionalModel, StationsOnBordersOfFaces) {
+  const auto& demo = NorthAmerica::get();
+  RegionalModel model(*demo.system, NorthAmerica::weights());
+  struct Place {
+    double lat, lon;
+  };
+  std::vector<Place> places;
+  for (const double lat : {43.0, 45.0, 50.0, 55.0, 60.0, 65.0, 70.0}) places.push_back({lat, -90});
+  for (const double lat : {16.0, 20.0, 25.0, 30.0, 35.0, 40.0, 41.8}) {
+    const double slope = 45 * 1.5 * std::sin(lat * M_PI / 180);
+    for (const double lon : {225 + slope, 315 - slope, slope - 135, -45 - slope})
+      places.push_back({lat, lon});
+  }
+  const auto one = [](double lat, double lon) {
+    return DepartureSet{parse_time("2014-11-10"), {{lat, lon, 8, 1, 6, 0}}};
+  };
+  std::vector<DepartureSet> batch;
+  for (const auto& [lat, lon] : places) {
+    for (const double east : {0.0, 0.001, -0.001}) batch.push_back(one(lat, lon + east));
+  }
+  const auto analyses = model.analyse(batch);
+  const auto nothing = model.analyse({{batch[0].time, {}}})[0];
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    const auto row = 3 * static_cast<int64_t>(i);
+    const auto apart = [&](int64_t side) {
+      return (analyses[row] - analyses[row + side]).abs().max().item<double>();
+    };
+    SCOPED_TRACE(fmt::format("{} N {} E", places[i].lat, places[i].lon));
+    EXPECT_GT((analyses[row] - nothing).abs().max().item<double>(), 0.3);  // it counts
+    // a meridian belongs to its eastern side; of a slanting border rounding decides
+    EXPECT_LT(places[i].lon == -90 ? apart(1) : std::min(apart(1), apart(2)), 0.02);
+  }
 }
 
 TEST(RegionalModel, RefusesTheNetworkOfAnotherSystem) {

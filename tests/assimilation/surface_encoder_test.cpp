@@ -8,6 +8,7 @@
 
 #include "halcyon/base/error.h"
 #include "halcyon/base/time.h"
+#include "halcyon/sphere/healpix.h"
 #include "tests/support/compare.h"
 
 namespace halcyon::assimilation {
@@ -113,6 +114,25 @@ TEST(SurfaceEncoder, LongitudesMayBeNegative) {
              west = encoder.encode({set_of({{40, -99.7, 1, 1, 2, 6}})});
   EXPECT_TRUE(identical(east.cu_seqlens_k, west.cu_seqlens_k));
   EXPECT_TRUE(near(west.float_metadata, east.float_metadata, 1e-5));
+}
+
+// The token that quality control names, and a place inside it that lies at the border.
+TEST(SurfaceEncoder, BordersOfFaces) {
+  const auto region = tokens();
+  const SurfaceEncoder encoder(region);
+  for (const double lat : {43.0, 50.0, 58.0}) {
+    for (const double lon : {-90.0, 270.0, -90 + 1e-9, -90 - 1e-9}) {
+      const auto context = encoder.encode({set_of({{lat, lon, 1, 1, 1, 0}})});
+      const auto row = context.obs.ne(0).nonzero().item<int64_t>();
+      const auto token = region.index_of(
+          healpix::ang2pix(2, at::tensor({lon}, at::kDouble), at::tensor({lat}, at::kDouble)));
+      EXPECT_EQ(context.cu_seqlens_k[token.item<int64_t>()].item<int64_t>(), row)
+          << lat << " " << lon;
+      // the meridian is the north-western border of face 3 and the north-eastern one of face 2
+      const auto features = context.float_metadata[row];
+      EXPECT_GT(features[lon < -90 ? kRow : kColumn].item<double>(), 0.99) << lat << " " << lon;
+    }
+  }
 }
 
 TEST(SurfaceEncoder, AgeAndErrorShowInTheFeatures) {

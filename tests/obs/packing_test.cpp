@@ -51,6 +51,32 @@ TEST(AssignPixels, PutsRowsIntoFramesAndPixels) {
   EXPECT_TRUE(identical(found.flat_idx, expected));
 }
 
+// The released models' own pixels, which differ on the border of a face, only by name.
+TEST(AssignPixels, RuleOfTheReleasedModels) {
+  const auto table = table_of(
+      {{"2014-04-01T00:00:00", "a", 290, 70, -90}, {"2014-04-01T00:00:00", "b", 290, 70, -89.5}});
+  const auto region = Region::global(2);
+  const auto standard = assign_pixels(table, region, {{1'396'310'400}}),
+             released = assign_pixels(table, region, {{1'396'310'400}}, 0, healpix::Rule::healda);
+  EXPECT_TRUE(identical(standard.flat_idx, at::tensor({52, 52}, at::kLong)));
+  // from float32 places, as the data pipe has them
+  const auto own = healpix::ang2pix(2, at::tensor({-90.f, -89.5f}), at::tensor({70.f, 70.f}),
+                                    healpix::Order::pad_xy, healpix::Rule::healda);
+  EXPECT_TRUE(identical(released.flat_idx, own));
+  EXPECT_FALSE(identical(released.flat_idx, standard.flat_idx));
+  const auto statistics = normalised(table, {{"t2m", {280, 10}}});
+  PackOptions options;
+  options.rule = healpix::Rule::healda;
+  auto rows = statistics;
+  rows.set("height", at::full({2}, 100.f), "m");
+  rows.set("pressure", at::full({2}, 1000.f), "hPa");
+  const auto offsets = [&](const PackOptions& with) {
+    return pack({{rows, {{1'396'310'400}}}}, region, with).context.cu_seqlens_k;
+  };
+  EXPECT_EQ(offsets({})[53].item<int>() - offsets({})[52].item<int>(), 2);
+  EXPECT_EQ(offsets(options)[53].item<int>() - offsets(options)[52].item<int>(), 1);
+}
+
 TEST(AssignPixels, WindowsMayOverlap) {
   auto frames = kTwoFrames;
   frames.begin = -6 * 3600;

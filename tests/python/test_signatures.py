@@ -87,7 +87,7 @@ FUNCTIONS = {
     "local_solar_time": "lon time_ns",
     "quality_control": "columns * qc_filter=False conv_uv_in_situ_only=False conv_gps_level1_only=False",
     "healpix.npix": "level",
-    "healpix.ang2pix": "level lon lat order='pad_xy'",
+    "healpix.ang2pix": "level lon lat order='pad_xy' rule='standard'",
     "healpix.pix2ang": "level pix order='pad_xy'",
     "healpix.convert": "level pix from_order to_order",
     "healpix.nest_of_padxy": "level",

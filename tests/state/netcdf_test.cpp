@@ -9,7 +9,6 @@
 #include "halcyon/base/files.h"
 #include "halcyon/base/netcdf.h"
 #include "halcyon/base/time.h"
-#include "halcyon/sphere/healpix.h"
 #include "halcyon/state/read_fields.h"
 #include "halcyon/state/write_fields.h"
 #include "tests/support/compare.h"
@@ -63,7 +62,7 @@ TEST(FieldsFile, LatLonRoundTrip) {
                 .more = {{"halcyon_arguments", "a & b"}}});
   expect_same(read_fields(folder / "a.nc"), fields);
   const NetcdfReader file(folder / "a.nc");
-  EXPECT_EQ(file.text("", "Conventions"), "CF-1.8");
+  EXPECT_EQ(file.text("", "Conventions"), "CF-1.13");
   EXPECT_EQ(file.text("", "title"), "An analysis");
   EXPECT_EQ(file.text("", "halcyon_arguments"), "a & b");
   EXPECT_FALSE(file.text("", "institution"));
@@ -72,25 +71,6 @@ TEST(FieldsFile, LatLonRoundTrip) {
   EXPECT_EQ(file.text("t2m", "cell_methods"), "time: point");
   EXPECT_EQ(file.text("time", "units"), "hours since 1970-01-01 00:00:00");
   EXPECT_EQ(file.text("lat", "units"), "degrees_north");
-}
-
-TEST(FieldsFile, RegionAndGlobalHealpixRoundTrip) {
-  const TemporaryFolder folder;
-  for (const Region& region :
-       {Region::of_pixels(3, std::vector<int64_t>{2, 3, 77, 400, 767}), Region::global(2)}) {
-    const Fields fields = some_fields(region);
-    write_fields(folder / "r.nc", fields);
-    expect_same(read_fields(folder / "r.nc"), fields);
-    const NetcdfReader file(folder / "r.nc");
-    EXPECT_EQ(file.text("pixel", "healpix_order"), "pad_xy");
-    EXPECT_EQ(file.numbers("pixel", "healpix_nside")->at(0), 1 << region.level());
-    EXPECT_EQ(file.text("msl", "coordinates"), "lat lon healpix_nest");
-    const auto [lon, lat] = region.centres();
-    EXPECT_TRUE(near(file.read("lat"), lat, 1e-12));
-    EXPECT_TRUE(identical(file.read("healpix_nest").to(at::kLong),
-                          healpix::convert(region.level(), region.pixels(), healpix::Order::pad_xy,
-                                           healpix::Order::nest)));
-  }
 }
 
 TEST(FieldsFile, StaticFieldsAndOddSeconds) {
@@ -211,7 +191,7 @@ TEST(FieldsFile, ErrorsNameTheCause) {
   expect_error([&] { read_fields(path, {.variables = {"q"}, .times = {}}); }, ErrorKind::input,
                "q");
   expect_error([&] { read_fields(path, {.variables = {"bounds"}, .times = {}}); }, ErrorKind::input,
-               "latitude and longitude dimensions");
+               "latitude and longitude dimensions or a HEALPix grid mapping");
   expect_error([&] { read_fields(folder / "none.nc"); }, ErrorKind::input, "none.nc");
   write_text(folder / "text.nc", "not a netcdf file at all");
   expect_error([&] { read_fields(folder / "text.nc"); }, ErrorKind::input, "text.nc");

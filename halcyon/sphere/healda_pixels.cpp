@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#pragma once
+#include "halcyon/sphere/healda_pixels.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cmath>
@@ -8,10 +11,9 @@
 #include "halcyon/sphere/healpix_pixel.h"
 
 namespace halcyon::healpix::detail {
+namespace {
 
-// Where 1 - |z| falls below this, the formulas in z lose the last pixels of level 29 (half of the
-// digits of 1 - cos t are gone at t = 1e-8); float64 goes by the half angle there.
-inline constexpr double kNearPole = 1e-6;
+constexpr int64_t kGrain = 8192;  // pixels a task
 
 // v mod 360 in [0, 360], as IEEE fmod would give it.
 template <class T>
@@ -84,6 +86,33 @@ FacePixel datapipe_pixel(int level, const TurnedPoint<T>& p) {
         static_cast<int64_t>((v - static_cast<T>(whole(v))) * static_cast<T>(n)), n - 1);
   };
   return {p.face(), inside(p.x), inside(p.y)};
+}
+
+template <class T>
+at::Tensor locate_all(int level, const at::Tensor& lon, const at::Tensor& lat, Order order) {
+  // ATen's vectorised cosine and root are the datapipe's: the C library's differ in the last bit
+  const auto cosine = lat.neg().add_(90).mul_(M_PI / 180).cos_();
+  const auto root = cosine.abs().neg_().add_(1).mul_(3).sqrt_();
+  const T* lons = lon.const_data_ptr<T>();
+  const T* lats = lat.const_data_ptr<T>();
+  const T* z = cosine.template const_data_ptr<T>();
+  const T* from_pole = root.template const_data_ptr<T>();
+  auto out = at::empty(lon.sizes(), at::kLong);
+  int64_t* pix = out.mutable_data_ptr<int64_t>();
+  at::parallel_for(0, lon.numel(), kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const auto point = project(lons[i], lats[i], z[i], from_pole[i]);
+      pix[i] = encode(order, level, datapipe_pixel(level, point));
+    }
+  });
+  return out;
+}
+
+}  // namespace
+
+at::Tensor healda_pixels(int level, const at::Tensor& lon, const at::Tensor& lat, Order order) {
+  return lon.scalar_type() == at::kFloat ? locate_all<float>(level, lon, lat, order)
+                                         : locate_all<double>(level, lon, lat, order);
 }
 
 }  // namespace halcyon::healpix::detail
