@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/base/config.h"
 
-#include <glob.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <set>
 #include <type_traits>
 
 #include "halcyon/base/config_tree.h"
 #include "halcyon/base/error.h"
 #include "halcyon/base/files.h"
+#include "halcyon/base/patterns.h"
 #include "halcyon/base/suggest.h"
+#include "halcyon/base/text.h"
 
 namespace halcyon::config {
 namespace fs = std::filesystem;
@@ -148,7 +150,9 @@ nlohmann::json to_json(const T& value) {
     for (const auto& item : value) list.push_back(to_json<typename T::value_type>(item));
     return list;
   } else if constexpr (std::is_same_v<T, fs::path>) {
-    return value.string();
+    return printable(value.native());
+  } else if constexpr (std::is_same_v<T, std::string>) {
+    return printable(value);
   } else if constexpr (std::is_floating_point_v<T>) {
     // JSON has no infinity
     if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
@@ -330,14 +334,13 @@ fs::path Node::input_file(std::string_view key) const {
 
 std::vector<fs::path> Node::input_files(std::string_view key) const {
   std::vector<fs::path> files;
+  std::set<std::string> seen;
   for (const auto& pattern : required<std::vector<fs::path>>(key)) {
-    glob_t found{};
-    if (::glob(pattern.c_str(), GLOB_ERR, nullptr, &found) == 0) {
-      files.insert(files.end(), found.gl_pathv, found.gl_pathv + found.gl_pathc);
+    const auto found = matching_files(pattern);
+    check(!found.empty(), key, "no file matches {}", pattern.string());
+    for (const auto& file : found) {
+      if (seen.insert(file.native()).second) files.push_back(file);
     }
-    const std::size_t count = found.gl_pathc;
-    ::globfree(&found);
-    check(count > 0, key, "no file matches {}", pattern.string());
   }
   check(!files.empty(), key, "expected at least one file");
   for (const auto& file : files) {
@@ -423,6 +426,11 @@ Node parse(std::string_view text, const std::string& name, const fs::path& folde
   document->folder = folder;
   if (text.size() > kMaxFile) {
     document->fail({}, "", fmt::format("expected at most {} bytes, got {}", kMaxFile, text.size()));
+  }
+  if (const auto fault = text_fault(text)) {
+    Value place;
+    place.line = static_cast<int>(fault->line);
+    document->fail(place, "", fmt::format("character {}: {}", fault->column, fault->what));
   }
   parse_yaml(text, *document);
   for (const auto& setting : overrides) apply_override(setting, *document);

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/obs/reader.h"
 
-#include <glob.h>
-
 #include <algorithm>
 #include <set>
 
@@ -10,6 +8,8 @@
 #include "halcyon/base/gzip.h"
 #include "halcyon/base/input_file.h"
 #include "halcyon/base/log.h"
+#include "halcyon/base/patterns.h"
+#include "halcyon/base/text.h"
 #include "halcyon/obs/variables.h"
 
 namespace halcyon::obs {
@@ -59,7 +59,9 @@ OpenFile open_file(const std::filesystem::path& path) {
                        std::min(unpacked.size(), kHead));
     }
   }
-  if (like_netcdf(file.head)) {
+  if (!like_netcdf(file.head)) {
+    file.head = without_mark(file.head);
+  } else {
     file.netcdf = unpacked.empty() ? std::make_shared<NetcdfReader>(path)
                                    : std::make_shared<NetcdfReader>(std::move(unpacked), path);
   }
@@ -86,6 +88,8 @@ Content read_file(const std::filesystem::path& path, std::string_view name,
     format = &found->second;
   }
   const auto file = open_file(path);
+  if (const auto wide = wide_text_fault(file.head); wide && !file.netcdf)
+    throw_error(ErrorKind::input, "observations", fmt::format("{}: {}", path.string(), wide->what));
   if (!format) format = &detect_format(file);
   HALCYON_CHECK_KIND(format->recognises(file), input, "observations", "{}: not of the format {}",
                      path.string(), name);
@@ -104,12 +108,10 @@ Content read_file(const std::filesystem::path& path, std::string_view name,
 std::vector<std::filesystem::path> expand(const std::vector<std::string>& patterns) {
   std::set<std::filesystem::path> found;
   for (const auto& pattern : patterns) {
-    glob_t matches{};
-    const int status = glob(pattern.c_str(), 0, nullptr, &matches);
-    for (std::size_t i = 0; status == 0 && i < matches.gl_pathc; ++i)
-      found.emplace(matches.gl_pathv[i]);
-    globfree(&matches);
-    HALCYON_CHECK_KIND(status == 0, input, "observations", "{}: no such file", pattern);
+    const auto files = matching_files(pattern);
+    HALCYON_CHECK_KIND(!files.empty(), input, "observations", "{}: no {}", pattern,
+                       looks_like_pattern(pattern) ? "file matches" : "such file");
+    found.insert(files.begin(), files.end());
   }
   return {found.begin(), found.end()};
 }
