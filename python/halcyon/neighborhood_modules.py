@@ -159,5 +159,10 @@ def attend_healpix(q, k, v, window, region, scale, dropout=0.0):
         return torch.ops.halcyon.neighborhood_attention_healpix(q, k, v, *window, region, scale)
     seen = _C.neighborhood.healpix_seen(*window, region).to(q.device)
     q, k, v = (t.transpose(1, 2) for t in (q * scale, k, v))
+    # 0 times NaN is NaN: what is not finite is taken out, and whoever sees it gets NaN
+    finite = [t.detach().isfinite() for t in (q, k, v)]
+    lost = ~(finite[1].all(-1, True) & finite[2].all(-1, True))
+    spoiled = (seen.float() @ lost.float() > 0) | ~finite[0].all(-1, True)
+    q, k, v = (t.masked_fill(~whole, 0) for t, whole in zip((q, k, v), finite))
     attn = (q @ k.mT).masked_fill(~seen, float("-inf")).softmax(-1)
-    return (F.dropout(attn, dropout) @ v).transpose(1, 2)
+    return (F.dropout(attn, dropout) @ v).masked_fill(spoiled, float("nan")).transpose(1, 2)
