@@ -4,7 +4,7 @@
 import pytest
 import torch
 from conftest import near
-from habits import (CASES, TINY, Case, callable_modules, gradients, healda_inputs, joined, layers, loss,  # noqa: F401
+from habits import (CASES, TINY, Case, callable_modules, gradients, healda_inputs, layers, loss,  # noqa: F401
                     numbers, one_thread, same)
 from references import randomise
 
