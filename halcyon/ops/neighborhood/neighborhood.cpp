@@ -14,11 +14,11 @@ namespace {
 
 using neighborhood::Inputs;
 
-// What only compositions of ATen operators do: forward-mode derivatives, and devices without
-// kernels.
+// What only compositions of ATen operators do: forward-mode derivatives, transforms of torch.func,
+// and devices without kernels.
 bool needs_composition(const Inputs& in) {
-  return has_tangent(in.query) || has_tangent(in.key) || has_tangent(in.value) ||
-         has_tangent(in.bias) || has_tangent(in.more_keys) || has_tangent(in.more_values) ||
+  return halcyon::needs_composition(
+             {in.query, in.key, in.value, in.bias, in.more_keys, in.more_values}) ||
          !(in.query.is_cpu() || in.query.is_meta());
 }
 

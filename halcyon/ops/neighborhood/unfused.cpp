@@ -82,8 +82,7 @@ at::Tensor scores(const char* operation, std::size_t rank, const at::Tensor& que
   }
   const auto bias = options.rpb ? MaybeTensor(options.rpb->to(key.scalar_type())) : std::nullopt;
   const auto& more = options.additional_keys;
-  if (has_kernels(query) && !has_tangent(query) && !has_tangent(key) && !has_tangent(bias) &&
-      !has_tangent(more))
+  if (has_kernels(query) && !needs_composition({query, key, bias, more}))
     return neighborhood::dispatched_scores(query, key, bias, more, axes);
   return neighborhood::reference_scores(query, key, bias, more, axes,
                                         -std::numeric_limits<double>::infinity());
@@ -111,8 +110,7 @@ at::Tensor weighted(const char* operation, std::size_t rank, const at::Tensor& a
   check_like(operation, "attn", attn, value, shape);
   const auto weights = attn.to(value.scalar_type());
   const auto& more_values = options.additional_values;
-  if (has_kernels(value) && !has_tangent(weights) && !has_tangent(value) &&
-      !has_tangent(more_values))
+  if (has_kernels(value) && !needs_composition({weights, value, more_values}))
     return neighborhood::dispatched_sums(weights, value, more_values, axes);
   return neighborhood::reference_sums(weights, value, more_values, axes);
 }

@@ -76,7 +76,7 @@ struct Permutation : torch::autograd::Function<Permutation<way>> {
 }  // namespace
 
 at::Tensor gather_rows(const at::Tensor& t, const at::Tensor& order) {
-  if (!t.is_cpu() || has_tangent(t)) return t.index_select(0, order);
+  if (!t.is_cpu() || needs_composition({t})) return t.index_select(0, order);
   return Permutation<Way::gather>::apply(t, order);
 }
 

@@ -3,7 +3,7 @@ import torch
 
 from .. import _C
 from .checks import check_input, check_rank, check_width
-from .layers import Linear
+from .layers import Linear, at
 
 _NAME = "AdaLNModulation"
 
@@ -28,5 +28,5 @@ class AdaLNModulation(torch.nn.Module):
     def forward(self, c):
         check_rank(_NAME, "c", c, 2, "(B, condition_embed_dim)")
         check_width(_NAME, "c", c, self.condition_embed_dim)
-        check_input(_NAME, "c", c, self.modulation[1])
+        check_input(_NAME, "c", c, at(self.modulation, -1))
         return self.modulation(c).chunk(3 * self.n_blocks, -1)

@@ -55,11 +55,12 @@ class _AttentionOperator(torch.nn.Module):
     def _mix(self, qkv, attn_mask):
         """(N, L, 3, H, d) -> (N, L, H, d); the operator norms queries and keys itself where nobody else must see them."""
         norms = self._norms()
-        fused = self.norm_type is None or norms[0] is None and self.norm_type == "RMSNorm" or all(
-            is_plain(norm, RMSNorm) for norm in norms)
+        eps = self.norm_eps if self.norm_type is not None else None
+        fused = self.norm_type is None or norms[0] is None and self.norm_type == "RMSNorm"
+        if all(is_plain(norm, RMSNorm) for norm in norms) and norms[0].eps == norms[1].eps:
+            fused, eps = True, norms[0].eps
         if attn_mask is None and self._weight_dropout() == 0 and fused:
             weights = (norm.weight if norm is not None else None for norm in norms)
-            eps = self.norm_eps if self.norm_type is not None else None
             return ops.self_attention(qkv, *weights, eps, self.is_causal)
         q, k, v = self._normalised(qkv)
         return ops.masked_attention(q, k, v, attn_mask, self._weight_dropout(), self.is_causal)
@@ -97,26 +98,35 @@ class SelfAttention(torch.nn.Module):
         options = (hidden_size, num_heads, attn_drop_rate, proj_drop_rate, qk_norm_type, qk_norm_affine)
         _C.modules.SelfAttention(*options, is_causal)
         super().__init__()
-        self.attn_op = _AttentionOperator(*options, None, is_causal)
-        self._name = "SelfAttention"
+        self._set("SelfAttention", _AttentionOperator(*options, None, is_causal))
 
     @classmethod
     def _around(cls, operator):
         """Around an operator whose options the caller has checked."""
         attention = cls.__new__(cls)
         torch.nn.Module.__init__(attention)
-        attention.attn_op, attention._name = operator, "SelfAttention"
+        attention._set("SelfAttention", operator)
         return attention
 
+    def _set(self, name, operator):
+        self._name, self.attn_op = name, operator
+        self.num_heads, self.is_causal = operator.num_heads, operator.is_causal
+        self.hidden_size = operator.num_heads * operator.d_head
+
     def forward(self, x, attn_mask=None):
-        _check_tokens(self._name, x, self.attn_op)
+        self._check_tokens(x)
         if attn_mask is not None:
             self._check_mask(x, attn_mask)
         return self.attn_op(x, attn_mask)
 
+    def _check_tokens(self, x):
+        check_rank(self._name, "x", x, 3, "(N, L, C)")
+        check_width(self._name, "x", x, self.hidden_size)
+        check_input(self._name, "x", x, getattr(self.attn_op, "qkv", None))
+
     def _check_mask(self, x, mask):
-        expect(not self.attn_op.is_causal, self._name, lambda: "no attn_mask with is_causal, got both")
-        shape = (x.shape[0], self.attn_op.num_heads, x.shape[1], x.shape[1])
+        expect(not self.is_causal, self._name, lambda: "no attn_mask with is_causal, got both")
+        shape = (x.shape[0], self.num_heads, x.shape[1], x.shape[1])
         fits = mask.dim() <= 4 and all(m in (1, n) for m, n in zip(mask.shape[::-1], shape[::-1]))
         expect((mask.is_floating_point() or mask.dtype == torch.bool) and fits, self._name, lambda: (
             f"attn_mask bool or floating, broadcastable to {shape}, got {describe(mask)}"))
@@ -131,8 +141,8 @@ class HealpixSelfAttention(SelfAttention):
         kind, _, argument = name.partition(":")
         order = "nest" if kind.endswith("-nest") else "pad_xy"
         window = (None, int(argument), order) if kind.startswith("rings") else (float(argument), None, order)
-        self.attn_op = _HealpixOperator(window, *options)
-        self._name, self._tokens = name, None
+        self._set(name, _HealpixOperator(window, *options))
+        self._tokens = None
 
     def set_grid(self, level, region):
         """The tokens are these pixels, of a region, or all of this level."""
@@ -140,7 +150,7 @@ class HealpixSelfAttention(SelfAttention):
         self._tokens = 12 * 4**level if region is None else region.numel()
 
     def forward(self, x, attn_mask=None):
-        _check_tokens(self._name, x, self.attn_op)
+        self._check_tokens(x)
         if attn_mask is not None:
             raise NotImplementedError(f"[{self._name}] expected no attn_mask, got {describe(attn_mask)}")
         tokens = x.shape[1]
@@ -150,12 +160,6 @@ class HealpixSelfAttention(SelfAttention):
             expect(12 * 4**_level_of(tokens) == tokens, self._name, lambda: (
                 f"x of 12 * 4^level tokens, got {describe(x)}"))
         return self.attn_op(x)
-
-
-def _check_tokens(name, x, operator):
-    check_rank(name, "x", x, 3, "(N, L, C)")
-    check_width(name, "x", x, operator.num_heads * operator.d_head)
-    check_input(name, "x", x, operator.qkv)
 
 
 def spatial_attention(backend, hidden_size, num_heads, attn_drop_rate, proj_drop_rate, qk_norm_type, qk_norm_affine,

@@ -6,7 +6,7 @@ from .adaln import AdaLNModulation
 from .attention import TemporalAttention, spatial_attention
 from .checks import check_input, check_rank, check_shape, check_width, expect, keywords
 from .cross_attention import PixelCrossAttention
-from .layers import GELU, Linear, is_plain
+from .layers import GELU, Linear, at, is_plain
 
 ops = torch.ops.halcyon
 _NAME = "VideoDiTBlock"
@@ -25,9 +25,9 @@ class _MLP(torch.nn.Module):
         self.layers = torch.nn.Sequential(*layers)
 
     def forward(self, x):
-        layers = list(self.layers)
-        plain = (is_plain(self.layers, torch.nn.Sequential) and len(layers) > 2 and is_plain(layers[0], Linear)
-                 and is_plain(layers[1], GELU))
+        layers = list(self.layers) if is_plain(self.layers, torch.nn.Sequential) else []
+        plain = (len(layers) > 2 and is_plain(layers[0], Linear) and is_plain(layers[1], GELU)
+                 and layers[1].approximate == "tanh")
         if not plain:
             return self.layers(x)
         # the activation costs less within the operator
@@ -77,7 +77,7 @@ class VideoDiTBlock(torch.nn.Module):
         check_shape(_NAME, "c", c, (hidden_states.shape[0], self.condition_embed_dim))
         expect(self.cross_attention is None or cross_attn_kwargs is not None, _NAME, lambda: (
             "cross_attn_kwargs for the cross_attention, got none"))
-        check_input(_NAME, "hidden_states", hidden_states, self.norm1_modulation.modulation[1])
+        check_input(_NAME, "hidden_states", hidden_states, at(getattr(self.norm1_modulation, "modulation", None), -1))
 
     def _added(self, h, modulation, branch):
         """h plus the gated branch of its modulated norm."""

@@ -28,10 +28,10 @@ class PixelCrossAttention(torch.nn.Module):
         has put something else in a projection's place, or watches it, the projections are called, and the operator gets
         their results side by side with weights that pick the one and the other."""
         if is_plain(self.k_proj, Linear) and is_plain(self.v_proj, Linear):
-            return tokens, self.k_proj.weight, self.v_proj.weight, self.v_proj.bias
+            return tokens, self.k_proj.weight, self.v_proj.weight, self.k_proj.bias, self.v_proj.bias
         both = torch.cat([self.k_proj(tokens), self.v_proj(tokens)], -1)
         pick = torch.eye(both.shape[-1], dtype=both.dtype, device=both.device)
-        return both, *pick.chunk(2), None
+        return both, *pick.chunk(2), None, None
 
     def forward(self, hidden_states, tokens, cu_seqlens_k, max_seqlen_k, group_map=None):
         check_rank(_NAME, "hidden_states", hidden_states, 4, "(B, T, X, C)")
@@ -44,7 +44,7 @@ class PixelCrossAttention(torch.nn.Module):
         expect(cu_seqlens_k is not None and tuple(cu_seqlens_k.shape) == (pixels + 1,), _NAME, lambda: (
             f"cu_seqlens_k of B * T * X + 1 = {pixels + 1} elements, got {describe(cu_seqlens_k)}"))
         q = self.q_proj(hidden_states).flatten(0, 2).unflatten(-1, (self.n_q_heads, self.d_head))
-        source, w_k, w_v, b_v = self._keys_and_values(tokens)
-        y = ops.pixel_attention(q, source, w_k, w_v, cu_seqlens_k, max_seqlen_k, self.n_kv_heads, self.d_head**-0.5, None,
+        source, w_k, w_v, b_k, b_v = self._keys_and_values(tokens)
+        y = ops.pixel_attention(q, source, w_k, w_v, cu_seqlens_k, max_seqlen_k, self.n_kv_heads, self.d_head**-0.5, b_k,
                                 b_v, False, *group_map_tensors(group_map))
         return self.out_proj(y.view(*hidden_states.shape[:3], self.n_q_heads * self.d_head))

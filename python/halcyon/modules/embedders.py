@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from .. import _C
 from .checks import check_input, check_rank, check_shape, describe, expect
-from .layers import Linear
+from .layers import Linear, at
 
 ops = torch.ops.halcyon
 
@@ -40,7 +40,7 @@ class _Frequencies(torch.nn.Module):
 def _check_noise(name, t, freqs):
     check_rank(name, "t", t, 1, "(B,)")
     expect(not t.is_complex(), name, lambda: f"a real t, got {describe(t)}")
-    expect(t.device == freqs.device, name, lambda: f"t on {freqs.device}, got {describe(t)}")
+    expect(freqs is None or t.device == freqs.device, name, lambda: f"t on {freqs.device}, got {describe(t)}")
 
 
 def _as_read_by(layer, features):
@@ -66,7 +66,7 @@ class EDMConditionEmbedder(torch.nn.Module):
         self.map_layer1 = Linear(emb_channels, emb_channels)
 
     def noise_features(self, t):
-        _check_noise("EDMConditionEmbedder", t, self.map_noise.freqs)
+        _check_noise("EDMConditionEmbedder", t, getattr(self.map_noise, "freqs", None))
         return _as_read_by(self.map_layer0, self.map_noise(t))
 
     def forward(self, t, condition=None):
@@ -90,8 +90,8 @@ class _TimeEmbedder(_Frequencies):
 
     def forward(self, t):
         _check_noise("DiTConditionEmbedder", t, self.freqs)
-        features = _as_read_by(self.mlp[0], ops.noise_features(t, self.freqs, cosines_first=True))
-        check_input("DiTConditionEmbedder", "t", features, self.mlp[0])
+        features = _as_read_by(at(self.mlp, 0), ops.noise_features(t, self.freqs, cosines_first=True))
+        check_input("DiTConditionEmbedder", "t", features, at(self.mlp, 0))
         return self.mlp(features)
 
 

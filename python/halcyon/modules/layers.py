@@ -3,30 +3,29 @@
 parametrizations take them for."""
 
 import math
+import threading
 
 import torch
 
 ops = torch.ops.halcyon
-_drawing = True  # whether new linear layers draw their weights
+_state = threading.local()  # of a thread: whether its new linear layers are drawn by their owner
 
 
 class later_linears:
     """Within it new linear layers are only allocated: their owner draws them."""
 
     def __enter__(self):
-        global _drawing
-        self._before, _drawing = _drawing, False
+        self._before, _state.later = getattr(_state, "later", False), True
 
     def __exit__(self, *_):
-        global _drawing
-        _drawing = self._before
+        _state.later = self._before
 
 
 class Linear(torch.nn.Linear):
     """torch.nn.Linear by the library that is fastest on this processor (halcyon/ops/linear/routes.h)."""
 
     def reset_parameters(self):
-        if _drawing and self.weight.numel() > 0:
+        if not getattr(_state, "later", False) and self.weight.numel() > 0:
             super().reset_parameters()
 
     def forward(self, x):
@@ -40,7 +39,7 @@ class GELU(torch.nn.GELU):
         super().__init__(approximate="tanh")
 
     def forward(self, x):
-        return ops.gelu_tanh(x)
+        return ops.gelu_tanh(x) if self.approximate == "tanh" else super().forward(x)
 
 
 class RMSNorm(torch.nn.RMSNorm):
@@ -101,3 +100,14 @@ def is_plain(module, kind):
             and not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
                      or module._backward_pre_hooks)
             and not torch.nn.modules.module._has_any_global_hook())
+
+
+def at(sequence, place):
+    """The layer at this place of a Sequential; none of what somebody has put in its place."""
+    return sequence[place] if isinstance(sequence, torch.nn.Sequential) and len(sequence) > 0 else None
+
+
+def state_of(module):
+    """What tells whether a module's tensors are those of before: where they lie and how often they were written to."""
+    return [(t.data_ptr(), t.dtype, t.shape, t.stride(), 0 if t.is_inference() else t._version)
+            for t in (*module.parameters(), *module.buffers())]

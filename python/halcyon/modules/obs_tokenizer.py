@@ -40,10 +40,11 @@ class ObsTokenizerFiLM(torch.nn.Module):
         if self.platform_embedding is not None:
             expect(platform_ids is not None, _NAME, lambda: "platform_ids, got none")
             check_shape(_NAME, "platform_ids", platform_ids, (n,))
-        first, norm, _, second = self.cond_mlp if len(self.cond_mlp) == 4 else (None,) * 4
+        whole = isinstance(self.cond_mlp, torch.nn.Sequential) and len(self.cond_mlp) == 4
+        first, norm, _, second = self.cond_mlp if whole else (None,) * 4
         check_input(_NAME, "obs", obs, first)
         check_input(_NAME, "float_metadata", float_metadata, first)
-        if self.use_fused_mlp and obs.is_cuda:  # the fused device kernel works on whole powers of two
+        if self.use_fused_mlp and obs.is_cuda and isinstance(norm, torch.nn.LayerNorm):  # the fused device kernel works on whole powers of two
             hidden = norm.weight.numel()
             expect(hidden & (hidden - 1) == 0, _NAME, lambda: (
                 f"hidden_dim a power of two with use_fused_mlp, got {hidden}, {describe(obs)}"))
@@ -65,6 +66,7 @@ class ObsTokenizerFiLM(torch.nn.Module):
     def _is_plain(self, tables):
         """Whether the one operator of all layers may stand for them."""
         kinds = (Linear, torch.nn.LayerNorm, torch.nn.SiLU, Linear)
-        return (all(is_plain(table, torch.nn.Embedding) for table in tables)
+        return (all(is_plain(table, torch.nn.Embedding) and table.max_norm is None and table.padding_idx is None
+                    and not (table.scale_grad_by_freq or table.sparse) for table in tables)
                 and is_plain(self.cond_mlp, torch.nn.Sequential) and len(self.cond_mlp) == len(kinds)
                 and all(is_plain(layer, kind) for layer, kind in zip(self.cond_mlp, kinds)))

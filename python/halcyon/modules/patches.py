@@ -5,7 +5,7 @@ import torch
 
 from .. import _C
 from .checks import check_input, check_rank, check_shape, check_width, describe, expect
-from .layers import Linear, PatchConv, PatchConvTranspose
+from .layers import Linear, PatchConv, PatchConvTranspose, at
 
 ops = torch.ops.halcyon
 _EPS = 1e-6
@@ -129,7 +129,7 @@ class HEALPixPatchDetokenizer(torch.nn.Module):
             f"x of {frames} frames of {pixels} pixels, got {describe(x)}"))
         check_input(name, "x", x, self.conv_t)
         check_shape(name, "c", c, (x.shape[0], self.condition_dim))
-        check_input(name, "c", c, self.adaptive_modulation[1])
+        check_input(name, "c", c, at(self.adaptive_modulation, -1))
         shift, scale = self.adaptive_modulation(c).chunk(2, -1)
         tokens = ops.norm_modulate(x, shift, scale, _EPS)
         return self._grid.scatter(self.conv_t(tokens.reshape(x.shape[0], frames, pixels, self.hidden_size)))

@@ -6,7 +6,7 @@ from .block import VideoDiTBlock
 from .checks import check_rank, check_shape, describe, expect, keywords
 from .context import ContextParallel
 from .embedders import conditioning_embedder as make_embedder
-from .layers import later_linears
+from .layers import later_linears, state_of
 from .patches import HEALPixPatchTokenizer
 
 ops = torch.ops.halcyon
@@ -77,7 +77,8 @@ class VideoDiT(torch.nn.Module):
         self.eval()
         like = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
         with torch.no_grad():
-            self._prepared = self.conditioning_embedder(torch.zeros(1, dtype=like.dtype, device=like.device))
+            c = self.conditioning_embedder(torch.zeros(1, dtype=like.dtype, device=like.device))
+        self._prepared = c, state_of(self.conditioning_embedder)
 
     def train(self, mode=True):
         if mode:
@@ -89,7 +90,9 @@ class VideoDiT(torch.nn.Module):
             return self.conditioning_embedder(t, condition)
         expect(condition is None and bool((t == 0).all()), _NAME, lambda: (
             "t of zeros and no condition after prepare_inference, got others"))
-        return self._prepared.expand(t.shape[0], -1)
+        if self._prepared[1] != state_of(self.conditioning_embedder):  # trained or converted since
+            self.prepare_inference()
+        return self._prepared[0].expand(t.shape[0], -1)
 
     def _tables(self, frames, device, given):
         cos, sin = keywords("temporal_attn_kwargs", given, ("rope_cos", "rope_sin"))

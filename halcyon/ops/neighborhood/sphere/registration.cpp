@@ -133,7 +133,7 @@ namespace neighborhood {
 
 at::Tensor sphere_operator(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                            const PixelWindow& window, double scale) {
-  if (has_tangent(q) || has_tangent(k) || has_tangent(v) || !(q.is_cpu() || q.is_meta())) {
+  if (needs_composition({q, k, v}) || !(q.is_cpu() || q.is_meta())) {
     const auto lists = lists_of(window);
     return sphere_reference({q, k, v, lists.get(), scale}).out;
   }
