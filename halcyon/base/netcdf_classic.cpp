@@ -175,10 +175,20 @@ class Header {
 
 }  // namespace
 
-bool check_magic(std::span<const std::byte> file, const std::filesystem::path& name) {
+Bytes::Bytes(const InputFile& file)
+    : size(file.size()),
+      read([&file](std::uint64_t offset, std::span<std::byte> into) { file.read(offset, into); }) {}
+
+Bytes::Bytes(std::span<const std::byte> memory)
+    : size(memory.size()), read([memory](std::uint64_t offset, std::span<std::byte> into) {
+        std::copy_n(memory.begin() + static_cast<std::ptrdiff_t>(offset), into.size(),
+                    into.begin());
+      }) {}
+
+bool check_magic(const Bytes& file, const std::filesystem::path& name) {
   constexpr std::string_view hdf5 = "\x89HDF\r\n\x1a\n";
-  const std::string_view head(reinterpret_cast<const char*>(file.data()),
-                              std::min<std::size_t>(file.size(), hdf5.size()));
+  std::string head(std::min<std::size_t>(file.size, hdf5.size()), '\0');
+  file.read(0, std::as_writable_bytes(std::span(head)));
   if (head == hdf5) return true;
   const bool classic =
       head.size() >= 4 && head.starts_with("CDF") && (head[3] == 1 || head[3] == 2 || head[3] == 5);
