@@ -181,15 +181,14 @@ Bytes::Bytes(const InputFile& file)
 
 Bytes::Bytes(std::span<const std::byte> memory)
     : size(memory.size()), read([memory](std::uint64_t offset, std::span<std::byte> into) {
-        std::ranges::copy(memory.subspan(offset, into.size()), into.begin());
+        std::copy_n(memory.begin() + static_cast<std::ptrdiff_t>(offset), into.size(),
+                    into.begin());
       }) {}
 
 bool check_magic(const Bytes& file, const std::filesystem::path& name) {
   constexpr std::string_view hdf5 = "\x89HDF\r\n\x1a\n";
-  std::array<std::byte, hdf5.size()> first{};
-  const auto size = std::min<std::uint64_t>(file.size, first.size());
-  file.read(0, std::span(first).first(size));
-  const std::string_view head(reinterpret_cast<const char*>(first.data()), size);
+  std::string head(std::min<std::size_t>(file.size, hdf5.size()), '\0');
+  file.read(0, std::as_writable_bytes(std::span(head)));
   if (head == hdf5) return true;
   const bool classic =
       head.size() >= 4 && head.starts_with("CDF") && (head[3] == 1 || head[3] == 2 || head[3] == 5);
