@@ -108,7 +108,7 @@ TEST(OwmCsv, ReadsWhatOtherProgramsWrite) {
   write_text(folder / "us2_stations.csv", mark +
                                               "\"\",\"station\",\"lat\",\"lon\"\r\n"
                                               "\"1\",\"Boston \",42.36,-71.06\r\n");
-  for (const std::string text :
+  for (const std::string& text :
        {mark + "datetime,Boston\r\n2014-11-10 00:00:00,280.5\r\n",
         mark + "\"datetime\",\"Boston\"\n2014-11-10,280.5\n\n\n",
         std::string("\"\",\"datetime\",\"Boston\"\n\"1\",\"2014-11-10 00:00:00\",280.5\n"),

@@ -67,7 +67,7 @@ TEST(Duplicates, NoBorderSplitsNeighbours) {
 }
 
 TEST(Duplicates, TimesAgreeToTheMinute) {
-  const auto at = [](const char* time) {
+  const auto at = [](const char* time) -> bool {
     return repeated(table_of({{"2014-04-01T00:00:50", "a", 280}, {time, "a", 280}}))[1];
   };
   EXPECT_TRUE(at("2014-04-01T00:00:50"));

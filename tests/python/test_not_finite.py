@@ -68,7 +68,7 @@ def attend(shape, backend, window, q, k, v):
     return getattr(halcyon, f"na{len(shape)}d")(grid(q), grid(k), grid(v), backend=backend, **window).flatten(1, -3)
 
 
-@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("dtype", TYPES[:2], ids=str)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("shape, window", WINDOWS, ids=str)
 def test_windows(shape, window, backend, dtype):
@@ -87,7 +87,7 @@ def unfused(shape, window, q, k, v):
 
 
 @pytest.mark.parametrize("tiled", [True, False])
-@pytest.mark.parametrize("dtype", TYPES[:3], ids=str)
+@pytest.mark.parametrize("dtype", TYPES[:2], ids=str)
 @pytest.mark.parametrize("shape, window", [one for one in WINDOWS if not {"stride", "periodic"} & one[1].keys()],
                          ids=str)
 def test_unfused(shape, window, dtype, tiled):
@@ -113,7 +113,8 @@ def test_plain_attention(dtype):
     packed = torch.block_diag(torch.ones(5, 5), torch.ones(7, 7)) > 0
     one = [t[:1] for t in draw(12, dtype)]
     check(lambda q, k, v: halcyon.attention(q, k, v, seqlens_Q=[5, 7], seqlens_KV=[5, 7]), packed, [6], one)
-    check(lambda q, k, v: halcyon.na1d_varlen(q, k, v, 3, [5, 7]), packed, [6], one)
+    windows = torch.block_diag(*(seen_by(lambda q, k, v: halcyon.na1d(q, k, v, 3), n, 4) for n in (5, 7)))
+    check(lambda q, k, v: halcyon.na1d_varlen(q, k, v, 3, [5, 7]), windows, [6], one)
     unlike = torch.block_diag(torch.ones(5, 4).tril(), torch.ones(7, 9).tril()) > 0
     one = [t[:1] for t in draw(12, dtype, keys=13)]
     check(lambda q, k, v: halcyon.attention(q, k, v, is_causal=True, seqlens_Q=[5, 7], seqlens_KV=[4, 9]), unlike, [6],
