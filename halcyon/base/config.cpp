@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/base/config.h"
 
-#include <glob.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <set>
 #include <type_traits>
 
 #include "halcyon/base/config_tree.h"
 #include "halcyon/base/error.h"
 #include "halcyon/base/files.h"
+#include "halcyon/base/patterns.h"
 #include "halcyon/base/suggest.h"
 
 namespace halcyon::config {
@@ -330,14 +331,13 @@ fs::path Node::input_file(std::string_view key) const {
 
 std::vector<fs::path> Node::input_files(std::string_view key) const {
   std::vector<fs::path> files;
+  std::set<std::string> seen;
   for (const auto& pattern : required<std::vector<fs::path>>(key)) {
-    glob_t found{};
-    if (::glob(pattern.c_str(), GLOB_ERR, nullptr, &found) == 0) {
-      files.insert(files.end(), found.gl_pathv, found.gl_pathv + found.gl_pathc);
+    const auto found = matching_files(pattern);
+    check(!found.empty(), key, "no file matches {}", pattern.string());
+    for (const auto& file : found) {
+      if (seen.insert(file.native()).second) files.push_back(file);
     }
-    const std::size_t count = found.gl_pathc;
-    ::globfree(&found);
-    check(count > 0, key, "no file matches {}", pattern.string());
   }
   check(!files.empty(), key, "expected at least one file");
   for (const auto& file : files) {

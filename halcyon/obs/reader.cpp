@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "halcyon/obs/reader.h"
 
-#include <glob.h>
-
 #include <algorithm>
 #include <set>
 
 #include "halcyon/base/error.h"
 #include "halcyon/base/files.h"
 #include "halcyon/base/gzip.h"
+#include "halcyon/base/patterns.h"
 #include "halcyon/obs/variables.h"
 
 namespace halcyon::obs {
@@ -102,12 +101,10 @@ Content read_file(const std::filesystem::path& path, std::string_view name,
 std::vector<std::filesystem::path> expand(const std::vector<std::string>& patterns) {
   std::set<std::filesystem::path> found;
   for (const auto& pattern : patterns) {
-    glob_t matches{};
-    const int status = glob(pattern.c_str(), 0, nullptr, &matches);
-    for (std::size_t i = 0; status == 0 && i < matches.gl_pathc; ++i)
-      found.emplace(matches.gl_pathv[i]);
-    globfree(&matches);
-    HALCYON_CHECK_KIND(status == 0, input, "observations", "{}: no such file", pattern);
+    const auto files = matching_files(pattern);
+    HALCYON_CHECK_KIND(!files.empty(), input, "observations", "{}: no {}", pattern,
+                       looks_like_pattern(pattern) ? "file matches" : "such file");
+    found.insert(files.begin(), files.end());
   }
   return {found.begin(), found.end()};
 }

@@ -57,8 +57,8 @@ const Format& detect_format(const OpenFile& file);
 Content read_file(const std::filesystem::path& path, std::string_view format = "auto",
                   const ReadOptions& options = {});
 
-// The files that patterns with *, ? and [..] stand for, sorted, each once. Error(input) for a
-// pattern that matches nothing.
+// The files that names and patterns stand for (base/patterns.h), sorted, each once. Error(input)
+// for one that matches nothing.
 std::vector<std::filesystem::path> expand(const std::vector<std::string>& patterns);
 
 // All files one after the other in one table.

@@ -241,6 +241,18 @@ TEST(Config, FilesAreFoundBesideTheYaml) {
             std::string::npos);
 }
 
+TEST(Config, ANameThatExistsIsNoPattern) {
+  const test::TemporaryFolder folder;
+  std::filesystem::create_directories(folder / "run[1]");
+  write_text(folder / "run[1]/run.yaml", "obs: ['t[2014].nc', '*.nc', 't[2014].nc']\n");
+  write_text(folder / "run[1]/t[2014].nc", "a");
+  write_text(folder / "run[1]/u.nc", "b");
+  // each file once
+  EXPECT_EQ(
+      config::load(folder / "run[1]/run.yaml").input_files("obs"),
+      (std::vector<std::filesystem::path>{folder / "run[1]/t[2014].nc", folder / "run[1]/u.nc"}));
+}
+
 TEST(Config, TimeRangesAreSections) {
   const Node run = parse(
       "times: {start: 20240101, end: 2024-01-02, step: 6h}\n"

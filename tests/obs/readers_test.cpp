@@ -226,7 +226,7 @@ TEST(Files, PatternsAreExpandedAndJoined) {
   ASSERT_EQ(files.size(), 2u);
   EXPECT_EQ(files[0].filename(), "a.nc");
   EXPECT_EQ(read_files(files).rows(), 2 * read_file(files[0]).table.rows());
-  EXPECT_TRUE(says(message_of([&] { expand({(folder / "*.csv").string()}); }), "no such file"));
+  EXPECT_TRUE(says(message_of([&] { expand({(folder / "*.csv").string()}); }), "no file matches"));
 }
 
 // A damaged file gives an Error(input) that names it, or a table; never anything else.
