@@ -8,6 +8,7 @@
 #include "apps/halcyon/commands.h"
 #include "halcyon/base/error.h"
 #include "halcyon/base/files.h"
+#include "halcyon/base/text.h"
 
 namespace halcyon::cli {
 
@@ -27,7 +28,7 @@ nlohmann::ordered_json summary(const Checkpoint& checkpoint) {
         (sum.is_null() ? 0 : sum.get<int64_t>()) +
         c10::multiply_integers(tensor.sizes) * static_cast<int64_t>(c10::elementSize(tensor.dtype));
   }
-  return {{"file", checkpoint.path.string()},
+  return {{"file", printable(checkpoint.path.native())},
           {"container", checkpoint.container},
           {"class", checkpoint.model_class},
           {"sha256", sha256_of_file(checkpoint.path)},
@@ -53,7 +54,7 @@ void print(const nlohmann::ordered_json& summary) {
       for (const auto& [name, item] : value.items()) {
         const auto text = key == "bytes"     ? grouped(item.get<int64_t>())
                           : item.is_string() ? item.get<std::string>()
-                                             : item.dump();
+                                             : json_text(item);
         std::cout << fmt::format("  {:<30} {}\n", name, text);
       }
     } else {
@@ -68,7 +69,7 @@ void inspect(const Arguments& arguments) {
   const Checkpoint checkpoint = read_checkpoint(arguments.in);
   const auto facts = summary(checkpoint);
   if (arguments.as_json) {
-    std::cout << facts.dump(2) << '\n';
+    std::cout << json_text(facts, 2) << '\n';
   } else {
     print(facts);
   }

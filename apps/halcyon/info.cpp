@@ -10,6 +10,7 @@
 
 #include "apps/halcyon/commands.h"
 #include "halcyon/base/device.h"
+#include "halcyon/base/text.h"
 #include "halcyon/base/versions.h"
 #include "halcyon/obs/reader.h"
 #include "halcyon/ops/cpu_level.h"
@@ -35,7 +36,7 @@ void print(const nlohmann::ordered_json& facts) {
   for (const auto& [key, value] : facts.items()) {
     if (!value.is_object()) {
       std::cout << fmt::format("{:21}{}\n", key,
-                               value.is_string() ? value.get<std::string>() : value.dump());
+                               value.is_string() ? value.get<std::string>() : json_text(value));
       continue;
     }
     std::cout << key << '\n';
@@ -54,7 +55,7 @@ void add_info(CLI::App& app) {
   command->callback([as_json] {
     const auto all = facts();
     if (*as_json)
-      std::cout << all.dump(2) << '\n';
+      std::cout << json_text(all, 2) << '\n';
     else
       print(all);
   });

@@ -6,6 +6,7 @@
 
 #include "apps/halcyon/commands.h"
 #include "halcyon/base/error.h"
+#include "halcyon/base/text.h"
 #include "halcyon/obs/observation_file.h"
 #include "halcyon/obs/summary.h"
 
@@ -32,7 +33,7 @@ void inspect(const Arguments& arguments) {
     facts.erase("quality_control_table");
     all.push_back(std::move(facts));
   }
-  if (arguments.as_json) std::cout << all.dump(2) << '\n';
+  if (arguments.as_json) std::cout << json_text(all, 2) << '\n';
 }
 
 void convert(const Arguments& arguments) {

@@ -7,6 +7,7 @@
 #include "halcyon/assimilation/analysis_run.h"
 #include "halcyon/base/error.h"
 #include "halcyon/base/files.h"
+#include "halcyon/base/text.h"
 #include "halcyon/base/versions.h"
 #include "halcyon/state/write_fields.h"
 
@@ -25,7 +26,7 @@ std::string now() {
 nlohmann::ordered_json files_with_hashes(const std::vector<fs::path>& files) {
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
   for (const auto& file : files) {
-    list.push_back({{"path", file.string()},
+    list.push_back({{"path", printable(file.native())},
                     {"sha256", sha256_of_file(file)},
                     {"bytes", fs::file_size(file)}});
   }
@@ -64,7 +65,7 @@ nlohmann::ordered_json record(const AnalysisConfig& config, const Analysis& anal
   for (const auto& [name, number] : library_versions()) libraries[name] = number;
   return {{"program", "halcyon"},
           {"created", now()},
-          {"command_line", command_line},
+          {"command_line", printable(command_line)},
           {"configuration", config.resolved},
           {"device", config.device},
           {"checkpoint", files_with_hashes({config.checkpoint})[0]},
@@ -100,7 +101,7 @@ std::vector<fs::path> write_products(const AnalysisConfig& config, const Analysi
       "the climatology of the training period)";
   attributes.history = run["created"].get<std::string>() + ": " + command_line;
   attributes.more = {{"checkpoint_sha256", run["checkpoint"]["sha256"].get<std::string>()},
-                     {"configuration", config.resolved.dump()},
+                     {"configuration", json_text(config.resolved)},
                      {"analyses_without_observations", without_observations(analysis)}};
   const auto path = [&](const char* name) { return config.output / name; };
   state::write_fields(path("analysis_latlon.nc"), analysis.grid, attributes);
@@ -110,7 +111,7 @@ std::vector<fs::path> write_products(const AnalysisConfig& config, const Analysi
   feedback_attributes.emplace_back("history", attributes.history);
   write_feedback(path("feedback.nc"), analysis.feedback, config.system->variable.name,
                  config.system->variable.units, analysis.reasons, feedback_attributes);
-  write_text(path("run.json"), run.dump(2) + "\n");
+  write_text(path("run.json"), json_text(run, 2) + "\n");
   return {path("analysis_latlon.nc"), path("analysis_healpix.nc"), path("feedback.nc"),
           path("run.json")};
 }

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "halcyon/base/csv.h"
+#include "halcyon/base/error.h"
 
 namespace halcyon::assimilation {
 
@@ -32,8 +33,11 @@ std::vector<std::pair<double, double>> places(const std::filesystem::path& file)
   const auto lat = table.column("lat"), lon = table.column("lon");
   std::vector<std::pair<double, double>> sites;
   for (std::size_t row = 0; row < table.rows.size(); ++row) {
-    const double east = table.number(row, lon);
-    sites.emplace_back(table.number(row, lat), east < 0 ? east + 360 : east);
+    const double north = table.number(row, lat), east = table.number(row, lon);
+    HALCYON_CHECK_KIND(std::abs(north) <= 90 && east >= -180 && east <= 360, input, "train",
+                       "{}: expected a position in degrees, got {}, {}", table.where(row), north,
+                       east);
+    sites.emplace_back(north, east < 0 ? east + 360 : east);
   }
   return sites;
 }

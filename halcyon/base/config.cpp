@@ -14,6 +14,7 @@
 #include "halcyon/base/files.h"
 #include "halcyon/base/patterns.h"
 #include "halcyon/base/suggest.h"
+#include "halcyon/base/text.h"
 
 namespace halcyon::config {
 namespace fs = std::filesystem;
@@ -149,7 +150,9 @@ nlohmann::json to_json(const T& value) {
     for (const auto& item : value) list.push_back(to_json<typename T::value_type>(item));
     return list;
   } else if constexpr (std::is_same_v<T, fs::path>) {
-    return value.string();
+    return printable(value.native());
+  } else if constexpr (std::is_same_v<T, std::string>) {
+    return printable(value);
   } else if constexpr (std::is_floating_point_v<T>) {
     // JSON has no infinity
     if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
@@ -423,6 +426,11 @@ Node parse(std::string_view text, const std::string& name, const fs::path& folde
   document->folder = folder;
   if (text.size() > kMaxFile) {
     document->fail({}, "", fmt::format("expected at most {} bytes, got {}", kMaxFile, text.size()));
+  }
+  if (const auto fault = text_fault(text)) {
+    Value place;
+    place.line = static_cast<int>(fault->line);
+    document->fail(place, "", fmt::format("character {}: {}", fault->column, fault->what));
   }
   parse_yaml(text, *document);
   for (const auto& setting : overrides) apply_override(setting, *document);

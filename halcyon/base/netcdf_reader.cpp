@@ -210,7 +210,7 @@ void NetcdfReader::list() {
   for (const int id : ids) {
     std::size_t size = 0;
     check(nc_inq_dim(id_, id, name, &size), path_, "dimensions");
-    dimensions_.push_back({name, static_cast<int64_t>(size),
+    dimensions_.push_back({netcdf_detail::in_utf8(name), static_cast<int64_t>(size),
                            std::find(growing.begin(), growing.end(), id) != growing.end()});
   }
   check(nc_inq_nvars(id_, &vars), path_, "variables");
@@ -221,13 +221,13 @@ void NetcdfReader::list() {
     std::vector<int> of(static_cast<std::size_t>(rank));
     check(nc_inq_vardimid(id_, id, of.data()), path_, "variables");
     NetcdfVariable variable;
-    variable.name = name;
+    variable.name = netcdf_detail::in_utf8(name);
     std::tie(variable.kind, variable.dtype) = kind_of(type);
     int64_t elements = 1;
     for (const int dim : of) {
       std::size_t size = 0;
       check(nc_inq_dim(id_, dim, name, &size), path_, "dimensions");
-      variable.dimensions.emplace_back(name);
+      variable.dimensions.push_back(netcdf_detail::in_utf8(name));
       variable.shape.push_back(static_cast<int64_t>(size));
       HALCYON_CHECK_KIND(
           size <= (std::size_t{1} << 62) &&
@@ -284,14 +284,14 @@ std::optional<std::string> NetcdfReader::text(std::string_view name,
   if (type == NC_CHAR) {
     std::string value(size, '\0');
     check(nc_get_att_text(id_, id, key.c_str(), value.data()), path_, key);
-    return trimmed(value.data(), value.size());
+    return netcdf_detail::in_utf8(trimmed(value.data(), value.size()));
   }
   if (type != NC_STRING || size != 1) return std::nullopt;
   char* value = nullptr;
   check(nc_get_att_string(id_, id, key.c_str(), &value), path_, key);
   std::string copy(value ? value : "");
   nc_free_string(1, &value);
-  return copy;
+  return netcdf_detail::in_utf8(std::move(copy));
 }
 
 std::optional<std::vector<double>> NetcdfReader::numbers(std::string_view name,
@@ -317,7 +317,7 @@ std::map<std::string, std::string> NetcdfReader::texts(std::string_view name) co
   char key[NC_MAX_NAME + 1];
   for (int i = 0; i < count; ++i) {
     check(nc_inq_attname(id_, id, i, key), path_, "attributes");
-    if (auto value = text(name, key)) all.emplace(key, std::move(*value));
+    if (auto value = text(name, key)) all.emplace(netcdf_detail::in_utf8(key), std::move(*value));
   }
   return all;
 }
@@ -432,6 +432,7 @@ std::vector<std::string> NetcdfReader::read_strings(std::string_view name, bool 
           what);
     for (const char* value : values) out.emplace_back(value ? value : "");
     nc_free_string(values.size(), values.data());
+    netcdf_detail::make_utf8(out, text(name, "_Encoding"), path_, name);
     return out;
   }
   check_size(info, info.shape, 1);
@@ -442,6 +443,7 @@ std::vector<std::string> NetcdfReader::read_strings(std::string_view name, bool 
                             : info.shape.empty() ? 1
                                                  : static_cast<std::size_t>(info.shape.back());
   for (std::size_t at = 0; at < all.size(); at += width) out.push_back(trimmed(&all[at], width));
+  netcdf_detail::make_utf8(out, text(name, "_Encoding"), path_, name);
   return out;
 }
 

@@ -6,6 +6,7 @@
 #include "halcyon/base/files.h"
 #include "halcyon/base/netcdf.h"
 #include "halcyon/base/netcdf_detail.h"
+#include "halcyon/base/text.h"
 
 namespace halcyon {
 namespace {
@@ -134,7 +135,8 @@ int NetcdfWriter::target(const std::string& variable) const {
 void NetcdfWriter::attribute(const std::string& variable, const std::string& name,
                              std::string_view text) {
   const Lock lock(netcdf_detail::library_lock());
-  check(nc_put_att_text(id_, target(variable), name.c_str(), text.size(), text.data()), name);
+  const auto valid = printable(text);
+  check(nc_put_att_text(id_, target(variable), name.c_str(), valid.size(), valid.data()), name);
 }
 
 void NetcdfWriter::attribute(const std::string& variable, const std::string& name,
@@ -195,9 +197,12 @@ void NetcdfWriter::write_strings(const std::string& name, const std::vector<std:
       "NetCDF", "variable {}: expected {} strings, got {}", name, fmt::join(into.shape, " x "),
       values.size());
   if (values.empty()) return;
+  std::vector<std::string> valid;
+  valid.reserve(values.size());
+  for (const auto& value : values) valid.push_back(printable(value));
   std::vector<const char*> pointers;
   pointers.reserve(values.size());
-  for (const auto& value : values) pointers.push_back(value.c_str());
+  for (const auto& value : valid) pointers.push_back(value.c_str());
   const std::size_t from = 0, extent = values.size();
   const Lock lock(netcdf_detail::library_lock());
   check(nc_put_vara_string(id_, into.id, &from, &extent, pointers.data()),

@@ -1,60 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
-#include <set>
 
 #include "halcyon/base/csv.h"
 #include "halcyon/base/error.h"
-#include "halcyon/base/time.h"
 #include "halcyon/obs/reader.h"
 #include "halcyon/obs/rows.h"
+#include "halcyon/obs/station_table.h"
 
 // The city temperatures as a wide table: a line for each time ("datetime", UTC), a column of
 // kelvins for each station. Positions stand in a table of stations (station, lat, lon) beside it.
 namespace halcyon::obs {
 namespace {
 
-struct Stations {
-  std::vector<std::string> names;
-  std::vector<double> lat, lon;
-};
+// R and pandas may put a column of row numbers without a name, or with pandas' own, before the
+// times.
+std::size_t time_column(const std::vector<std::string>& header) {
+  const bool numbered = header.size() > 1 && (header[0].empty() || header[0] == "Unnamed: 0");
+  return numbered ? 1 : 0;
+}
 
+// Also with a wrong separator, which parse_csv refuses by name.
 bool recognises(const OpenFile& file) {
-  return !file.netcdf && file.head.starts_with("datetime,") &&
-         file.head.find('\0') == std::string::npos;
+  if (file.netcdf) return false;
+  const auto header = csv_header(file.head);
+  if (header.empty()) return false;
+  const std::string_view first = header[time_column(header)];
+  return (first == "datetime" && header.size() > 1) || first.starts_with("datetime;") ||
+         first.starts_with("datetime\t");
 }
 
 // us26_temperature_6h_2013_2014.csv -> us26_stations.csv in the same folder
 std::filesystem::path stations_beside(const std::filesystem::path& path) {
-  const auto name = path.filename().string();
-  return path.parent_path() / (name.substr(0, name.find('_')) + "_stations.csv");
-}
-
-Stations read_stations(const std::filesystem::path& path) {
-  const auto csv = read_csv(path);
-  const auto name = csv.column("station"), lat = csv.column("lat"), lon = csv.column("lon");
-  Stations out;
-  std::set<std::string> seen;
-  for (std::size_t i = 0; i < csv.rows.size(); ++i) {
-    const auto& station = csv.rows[i][name];
-    HALCYON_CHECK_KIND(seen.insert(station).second, input, "owm_csv",
-                       "{}: station {} is there twice", csv.where(i), station);
-    const double y = csv.number(i, lat), x = csv.number(i, lon);
-    HALCYON_CHECK_KIND(std::abs(y) <= 90 && x >= -180 && x <= 360, input, "owm_csv",
-                       "{}: expected a position in degrees, got {}, {}", csv.where(i), y, x);
-    out.names.push_back(station);
-    out.lat.push_back(y);
-    out.lon.push_back(x);
+  std::filesystem::path name = path.filename();
+  auto stem = name.string();
+  stem = stem.substr(0, stem.find('_'));
+  if (stem == name) {
+    while (name.has_extension()) name = name.stem();
+    stem = name.string();
   }
-  return out;
-}
-
-int64_t time_of(const Csv& csv, std::size_t row) {
-  try {
-    return to_ns(parse_time(csv.rows[row][0]));
-  } catch (const Error& e) {
-    throw_error(ErrorKind::input, "owm_csv", fmt::format("{}: {}", csv.where(row), e.what()));
-  }
+  const auto guess = path.parent_path() / (stem + "_stations.csv");
+  HALCYON_CHECK_KIND(std::filesystem::exists(guess), input, "owm_csv",
+                     "{}: expected the positions of its stations in {}, which is not there; name "
+                     "the file under observations.stations or with --stations",
+                     path.string(), guess.string());
+  return guess;
 }
 
 Content read(const OpenFile& file, const ReadOptions& options) {
@@ -65,24 +55,21 @@ Content read(const OpenFile& file, const ReadOptions& options) {
     return content;
   }
   const auto csv = read_csv(file.path);
-  HALCYON_CHECK_KIND(!csv.header.empty() && csv.header[0] == "datetime", input, "owm_csv",
-                     "{}: expected the first column datetime", file.path.string());
+  const auto when = time_column(csv.header);
+  HALCYON_CHECK_KIND(csv.header[when] == "datetime", input, "owm_csv",
+                     "{}: expected the first column datetime, got {}", file.path.string(),
+                     csv.header[when]);
   const auto stations =
       read_stations(options.stations.empty() ? stations_beside(file.path) : options.stations);
   std::vector<std::size_t> place(csv.header.size());
-  for (std::size_t c = 1; c < csv.header.size(); ++c) {
-    const auto found = std::find(stations.names.begin(), stations.names.end(), csv.header[c]);
-    HALCYON_CHECK_KIND(found != stations.names.end(), input, "owm_csv",
-                       "{}: station {} has no position in the table of stations",
-                       file.path.string(), csv.header[c]);
-    place[c] = static_cast<std::size_t>(found - stations.names.begin());
-  }
+  for (std::size_t c = when + 1; c < csv.header.size(); ++c)
+    place[c] = stations.place(csv.header[c], file.path.string());
   Rows rows;
   auto& missing = content.missing["t2m"];
   const auto t2m = variable_number("t2m"), land = platform_number("land_station");
   for (std::size_t r = 0; r < csv.rows.size(); ++r) {
-    const auto time = time_of(csv, r);
-    for (std::size_t c = 1; c < csv.header.size(); ++c) {
+    const auto time = to_ns(csv.time(r, when));
+    for (std::size_t c = when + 1; c < csv.header.size(); ++c) {
       if (csv.missing(r, c)) {
         ++missing;
         continue;

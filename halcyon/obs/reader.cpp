@@ -8,6 +8,7 @@
 #include "halcyon/base/files.h"
 #include "halcyon/base/gzip.h"
 #include "halcyon/base/patterns.h"
+#include "halcyon/base/text.h"
 #include "halcyon/obs/variables.h"
 
 namespace halcyon::obs {
@@ -56,7 +57,9 @@ OpenFile open_file(const std::filesystem::path& path) {
     }
     file.head.assign(reinterpret_cast<const char*>(bytes.data()), std::min(bytes.size(), kHead));
   }
-  if (like_netcdf(file.head)) {
+  if (!like_netcdf(file.head)) {
+    file.head = without_mark(file.head);
+  } else {
     file.netcdf = unpacked.empty() ? std::make_shared<NetcdfReader>(path)
                                    : std::make_shared<NetcdfReader>(std::move(unpacked), path);
   }
@@ -83,6 +86,8 @@ Content read_file(const std::filesystem::path& path, std::string_view name,
     format = &found->second;
   }
   const auto file = open_file(path);
+  if (const auto wide = wide_text_fault(file.head); wide && !file.netcdf)
+    throw_error(ErrorKind::input, "observations", fmt::format("{}: {}", path.string(), wide->what));
   if (!format) format = &detect_format(file);
   HALCYON_CHECK_KIND(format->recognises(file), input, "observations", "{}: not of the format {}",
                      path.string(), name);

@@ -20,7 +20,7 @@ namespace halcyon::obs {
 // A file that is looked at: its first bytes (unpacked), and the open file where it is NetCDF.
 struct OpenFile {
   std::filesystem::path path;
-  std::string head;                      // up to 64 KiB
+  std::string head;                      // up to 64 KiB, without a byte order mark
   std::shared_ptr<NetcdfReader> netcdf;  // null for anything else
 };
 

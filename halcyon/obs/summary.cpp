@@ -10,6 +10,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "halcyon/base/text.h"
 #include "halcyon/base/time.h"
 #include "halcyon/obs/variables.h"
 
@@ -110,7 +111,7 @@ ordered_json summary(const std::filesystem::path& path, const Content& content,
   }
   std::vector<bool> seen(table.column("station").names.size());
   for (const int32_t s : table.values<int32_t>("station")) seen[static_cast<std::size_t>(s)] = true;
-  return {{"file", path.string()},
+  return {{"file", printable(path.native())},
           {"format", content.format},
           {"rows", table.rows()},
           {"stations", std::count(seen.begin(), seen.end(), true)},

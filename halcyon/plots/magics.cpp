@@ -12,6 +12,7 @@
 #include "halcyon/base/error.h"
 #include "halcyon/base/files.h"
 #include "halcyon/base/log.h"
+#include "halcyon/base/text.h"
 
 namespace halcyon::plots {
 namespace {
@@ -111,7 +112,7 @@ void Magics::reset() {
 
 std::string escaped(std::string_view text) {
   std::string out;
-  for (const char c : text) {
+  for (const char c : printable(text)) {
     if (c == '&') {
       out += "&amp;";
     } else if (c == '<') {

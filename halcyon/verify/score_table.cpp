@@ -8,6 +8,7 @@
 #include "halcyon/base/csv.h"
 #include "halcyon/base/error.h"
 #include "halcyon/base/files.h"
+#include "halcyon/base/text.h"
 
 namespace halcyon::verify {
 namespace {
@@ -73,7 +74,7 @@ std::string ScoreTable::json() const {
     }
     list.push_back(one);
   }
-  return list.dump(2) + "\n";
+  return json_text(list, 2) + "\n";
 }
 
 std::string ScoreTable::csv() const {

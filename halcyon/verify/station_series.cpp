@@ -3,55 +3,38 @@
 
 #include <ATen/ops/tensor.h>
 
-#include <charconv>
-#include <cmath>
-#include <limits>
-#include <map>
-
 #include "halcyon/base/csv.h"
 #include "halcyon/base/error.h"
-#include "halcyon/base/time.h"
+#include "halcyon/obs/station_table.h"
 
 namespace halcyon::verify {
 
 StationSeries read_station_series(const std::filesystem::path& stations,
                                   const std::filesystem::path& series) {
   constexpr const char* operation = "read_station_series";
-  const Csv places = read_csv(stations), table = read_csv(series);
-  const std::size_t station = places.column("station"), lat = places.column("lat"),
-                    lon = places.column("lon");
-  std::map<std::string, std::pair<double, double>> place_of;
-  for (std::size_t row = 0; row < places.rows.size(); ++row) {
-    const double at_lat = places.number(row, lat), at_lon = places.number(row, lon);
-    HALCYON_CHECK_KIND(std::abs(at_lat) <= 90 && std::abs(at_lon) <= 360, input, operation,
-                       "{}: expected a place on the sphere, got {} N {} E", places.where(row),
-                       at_lat, at_lon);
-    place_of[places.rows[row][station]] = {at_lon, at_lat};
-  }
-
+  const auto places = obs::read_stations(stations);
+  const Csv table = read_csv(series);
+  // a column of row numbers without a name may come before the times (R, pandas)
+  const std::size_t when = table.header.size() > 1 && table.header[0].empty() &&
+                                   (table.header[1] == "datetime" || table.header[1] == "time")
+                               ? 1
+                               : 0;
   StationSeries out;
   std::vector<double> lons, lats, values;
-  for (std::size_t column = 1; column < table.header.size(); ++column) {
-    const auto found = place_of.find(table.header[column]);
-    HALCYON_CHECK_KIND(found != place_of.end(), input, operation,
-                       "{}: expected stations of {}, got {}", series.string(), stations.string(),
-                       table.header[column]);
-    out.stations.push_back(found->first);
-    lons.push_back(found->second.first);
-    lats.push_back(found->second.second);
+  for (std::size_t column = when + 1; column < table.header.size(); ++column) {
+    const auto place = places.place(table.header[column], series.string());
+    out.stations.push_back(table.header[column]);
+    lons.push_back(places.lon[place]);
+    lats.push_back(places.lat[place]);
   }
   HALCYON_CHECK_KIND(!out.stations.empty() && !table.rows.empty(), input, operation,
                      "{}: expected columns of stations and rows of times", series.string());
   for (std::size_t row = 0; row < table.rows.size(); ++row) {
-    try {
-      out.times.push_back(parse_time(table.rows[row][0]));
-    } catch (const Error& error) {
-      throw Error(ErrorKind::input, table.where(row) + ": " + error.what());
-    }
+    out.times.push_back(table.time(row, when));
     HALCYON_CHECK_KIND(row == 0 || out.times[row - 1] < out.times[row], input, operation,
                        "{}: expected ascending times, got {}", table.where(row),
-                       table.rows[row][0]);
-    for (std::size_t column = 1; column < table.header.size(); ++column)
+                       table.text(row, when));
+    for (std::size_t column = when + 1; column < table.header.size(); ++column)
       values.push_back(table.number(row, column));
   }
   out.lon = at::tensor(lons, at::kDouble);

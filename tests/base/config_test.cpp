@@ -253,6 +253,20 @@ TEST(Config, ANameThatExistsIsNoPattern) {
       (std::vector<std::filesystem::path>{folder / "run[1]/t[2014].nc", folder / "run[1]/u.nc"}));
 }
 
+TEST(Config, TextIsUtf8) {
+  EXPECT_EQ(parse("\xEF\xBB\xBFname: Qu\u00e9bec\n").required<std::string>("name"), "Qu\u00e9bec");
+  EXPECT_NE(message([] {
+              parse("a: 1\nname: Qu\xE9\n");
+            }).find("run.yaml:2: character 9: expected UTF-8 text, got the byte 0xE9"),
+            std::string::npos);
+  EXPECT_NE(message([] { parse(std::string("a\0:\0", 4)); }).find("got UTF-16LE"),
+            std::string::npos);
+  // names of files may be anything; the record of the run shows them
+  const Node run = parse("file: a.nc\n", {"file=/tmp/Qu\xE9.nc"});
+  EXPECT_EQ(run.required<std::filesystem::path>("file"), "/tmp/Qu\xE9.nc");
+  EXPECT_EQ(run.resolved()["file"], "/tmp/Qu\\xE9.nc");
+}
+
 TEST(Config, TimeRangesAreSections) {
   const Node run = parse(
       "times: {start: 20240101, end: 2024-01-02, step: 6h}\n"

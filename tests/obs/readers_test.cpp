@@ -101,18 +101,55 @@ TEST(OwmCsv, ReadsTheWideTable) {
       0);
 }
 
+// The same table as spreadsheets, R and pandas write it.
+TEST(OwmCsv, ReadsWhatOtherProgramsWrite) {
+  const test::TemporaryFolder folder;
+  const std::string mark = "\xEF\xBB\xBF";
+  write_text(folder / "us2_stations.csv", mark +
+                                              "\"\",\"station\",\"lat\",\"lon\"\r\n"
+                                              "\"1\",\"Boston \",42.36,-71.06\r\n");
+  for (const std::string& text :
+       {mark + "datetime,Boston\r\n2014-11-10 00:00:00,280.5\r\n",
+        mark + "\"datetime\",\"Boston\"\n2014-11-10,280.5\n\n\n",
+        std::string("\"\",\"datetime\",\"Boston\"\n\"1\",\"2014-11-10 00:00:00\",280.5\n"),
+        std::string(",datetime,Boston\n0,2014-11-10 00:00:00+00:00,280.5\n"),
+        std::string("Unnamed: 0,datetime,Boston\n0,2014-11-10,280.5\n"),
+        std::string("datetime,Boston,,\r2014-11-10 00:00,+280.5,,\r,,,\r")}) {
+    write_text(folder / "us2_t.csv", text);
+    const auto table = read_file(folder / "us2_t.csv").table;
+    ASSERT_EQ(table.rows(), 1) << text;
+    EXPECT_EQ(table["value"].item<float>(), 280.5F) << text;
+    EXPECT_EQ(table.values<int64_t>("time_ns")[0], parse_time("2014-11-10") * 1'000'000'000)
+        << text;
+    EXPECT_EQ(table.text("station", 0), "Boston") << text;
+  }
+}
+
 TEST(OwmCsv, NamesFileAndLineOfWhatIsWrong) {
   const test::TemporaryFolder folder;
   const auto read = [&](const std::string& text) {
     write_text(folder / "x_t.csv", text);
     return message_of([&] { read_file(folder / "x_t.csv"); });
   };
-  EXPECT_TRUE(says(read(kTemperatures), "x_stations.csv"));
+  EXPECT_TRUE(says(read(kTemperatures), "x_stations.csv, which is not there"));
   write_text(folder / "x_stations.csv", kStations);
   EXPECT_TRUE(says(read("datetime,Paris\n2013-01-01,280\n"), "station Paris has no position"));
   EXPECT_TRUE(says(read("datetime,Boston\n2013-13-01,280\n"), "x_t.csv:2:"));
   EXPECT_TRUE(says(read("datetime,Boston\n2013-01-01,warm\n"), "got \"warm\""));
   EXPECT_TRUE(says(read("datetime,Boston\n2013-01-01\n"), "x_t.csv:2: expected 2 fields"));
+  EXPECT_TRUE(says(read("datetime;Boston\n2013-01-01;280,5\n"), "x_t.csv:1: expected columns"));
+  EXPECT_TRUE(says(read("datetime\tBoston\n2013-01-01\t280.5\n"), "got tabs"));
+  EXPECT_TRUE(says(read("datetime,Boston\n11/10/2014 00:00,280\n"), "x_t.csv:2:"));
+  EXPECT_TRUE(
+      says(read("datetime,Boston\n2013-01-01,\"1,280\"\n"), "x_t.csv:2: expected a number"));
+  EXPECT_TRUE(says(read("datetime,Boston,Boston\n2013-01-01,280,281\n"), "same name Boston"));
+  EXPECT_TRUE(says(read("datetime,Bostn\n2013-01-01,280\n"), "did you mean Boston?"));
+  EXPECT_TRUE(says(read("datetime,Qu\xE9\n2013-01-01,280\n"), "x_t.csv:1:12: expected UTF-8"));
+  EXPECT_TRUE(says(read(std::string("\xFF\xFE"
+                                    "d\0a\0",
+                                    6)),
+                   "x_t.csv: expected UTF-8 text, got UTF-16"));
+  EXPECT_TRUE(says(read(std::string("d\0a\0t\0e\0", 8)), "got UTF-16LE"));
   EXPECT_TRUE(says(read("date;Boston\n"), "none of the formats halcyon, madis, owm_csv"));
   EXPECT_TRUE(says(read(""), "none of the formats"));
   write_text(folder / "x_stations.csv", "station,lat,lon\nBoston,95,0\n");
@@ -120,6 +157,12 @@ TEST(OwmCsv, NamesFileAndLineOfWhatIsWrong) {
       says(read("datetime,Boston\n2013-01-01,280\n"), "x_stations.csv:2: expected a position"));
   write_text(folder / "x_stations.csv", "station,lat,lon\nBoston,1,0\nBoston,1,0\n");
   EXPECT_TRUE(says(read("datetime,Boston\n2013-01-01,280\n"), "Boston is there twice"));
+  write_text(folder / "x_stations.csv", "station,lat,lon\n,1,0\n");
+  EXPECT_TRUE(
+      says(read("datetime,Boston\n2013-01-01,280\n"), "x_stations.csv:2: a station without"));
+  write_text(folder / "x_stations.csv", "station,lat,lon\nBoston,NA,0\n");
+  EXPECT_TRUE(
+      says(read("datetime,Boston\n2013-01-01,280\n"), "x_stations.csv:2: expected a position"));
 }
 
 TEST(Madis, ReadsReportsWithTheirChecks) {
@@ -152,6 +195,22 @@ TEST(Madis, ReadsReportsWithTheirChecks) {
   EXPECT_TRUE(says(
       message_of([&] { read_file(folder / "m.nc", "auto", {.variables = {"x"}, .stations = {}}); }),
       "expected one of t2m"));
+}
+
+// Names in Latin-1, as older files have them.
+TEST(Madis, NamesBecomeUtf8) {
+  const test::TemporaryFolder folder;
+  write_madis(folder / "m.nc");
+  auto bytes = read_text(folder / "m.nc");
+  for (auto at = bytes.find("KJFK"); at != std::string::npos; at = bytes.find("KJFK"))
+    bytes.replace(at, 4,
+                  "Qu\xE9"
+                  "b");
+  write_text(folder / "m.nc", bytes);
+  const auto table = read_file(folder / "m.nc").table;
+  EXPECT_EQ(table.text("station", 0), "Qu\u00e9b");
+  write_observations(folder / "o.nc", table);
+  EXPECT_EQ(read_file(folder / "o.nc").table.text("station", 0), "Qu\u00e9b");
 }
 
 TEST(ObservationFile, RoundTripKeepsEveryColumn) {

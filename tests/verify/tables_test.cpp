@@ -39,12 +39,21 @@ TEST(StationSeries, ReadsPlacesAndValues) {
   EXPECT_EQ(series.times[1] - series.times[0], 21600);
   EXPECT_TRUE(std::isnan(series.values[0][1].item<double>()));
   EXPECT_EQ(series.values[1][1].item<double>(), 4);
+  // the same from a data frame with row numbers
+  write_text(folder / "r.csv",
+             "\"\",\"datetime\",\"B\",\"A\"\r\n\"1\",\"2014-01-01\",1,NA\r\n"
+             "\"2\",\"2014-01-01 06:00:00\",3,4\r\n");
+  const StationSeries numbered = read_station_series(folder / "s.csv", folder / "r.csv");
+  EXPECT_EQ(numbered.stations, series.stations);
+  EXPECT_EQ(numbered.times, series.times);
+  EXPECT_TRUE(numbered.values.nan_to_num(-1).equal(series.values.nan_to_num(-1)));
 
   const auto refused = [&](const char* text, const char* part) {
     write_text(folder / "t.csv", text);
     expect_input_error([&] { read_station_series(folder / "s.csv", folder / "t.csv"); }, part);
   };
-  refused("time,C\n2014-01-01,1\n", "got C");
+  refused("time,C\n2014-01-01,1\n", "station C has no position");
+  refused("time,A,A\n2014-01-01,1,2\n", "same name A");
   refused("time,A\n2014-01-01,x\n", "t.csv:2: expected a number");
   refused("time,A\nnoon,1\n", "t.csv:2");
   refused("time,A\n2014-01-02,1\n2014-01-01,1\n", "ascending times");
