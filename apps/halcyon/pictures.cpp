@@ -18,6 +18,12 @@ double corrected(const assimilation::FeedbackRow& row) {
   return row.value - (std::isnan(row.bias) ? 0 : row.bias);
 }
 
+// The report beside it that counts is drawn.
+bool said_by_another(const assimilation::FeedbackRow& row) {
+  return row.reason == static_cast<int32_t>(obs::Reason::duplicate) ||
+         row.reason == static_cast<int32_t>(obs::Reason::not_nearest);
+}
+
 // The stations that the last analysis used at its own time, with what value makes of their rows.
 template <class Value>
 std::vector<plots::MapStation> stations_of(const assimilation::Analysis& analysis, Value value) {
@@ -37,7 +43,7 @@ plots::SeriesPlot series_of(const assimilation::AnalysisConfig& config,
       config.bias_period ? "reported, less station bias" : "reported", {}, {}, true},
       analysed{"analysis", {}, {}, false}, mean{"climatology", {}, {}, false};
   for (const auto& row : analysis.feedback) {
-    if (row.station != station || !row.current) continue;
+    if (row.station != station || !row.current || said_by_another(row)) continue;
     for (auto* series : {&observed, &analysed, &mean}) series->times.push_back(row.time);
     observed.values.push_back(corrected(row) - zero);
     analysed.values.push_back(row.analysis - zero);

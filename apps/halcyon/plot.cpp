@@ -72,10 +72,15 @@ void plot_feedback(const Arguments& arguments, const NetcdfReader& file) {
   const auto column = [&](const char* name) { return file.read_physical(name, at::kDouble); };
   const auto analysis = column("analysis"), climatology = column("climatology"),
              departure = column("oa");
+  const auto used = file.has("reason") ? file.read("reason").eq(0) : at::ones_like(departure).gt(0);
   std::map<std::string, std::map<int64_t, int64_t>> rows;  // of a station, by time
   for (int64_t row = 0; row < time.size(0); ++row) {
-    if (time[row].equal(analysis_time[row]) && std::isfinite(departure[row].item<double>()))
-      rows[stations[static_cast<std::size_t>(row)]][time[row].item<int64_t>()] = row;
+    if (!time[row].equal(analysis_time[row]) || !std::isfinite(departure[row].item<double>()))
+      continue;
+    auto& of_station = rows[stations[static_cast<std::size_t>(row)]];
+    const auto [place, fresh] = of_station.emplace(time[row].item<int64_t>(), row);
+    // of several at one time the one that was used, else the first
+    if (!fresh && used[row].item<bool>() && !used[place->second].item<bool>()) place->second = row;
   }
   HALCYON_CHECK_KIND(!rows.empty(), input, "plot",
                      "{}: expected observations at the analysis times, got none",

@@ -39,6 +39,9 @@ AnalysisConfig AnalysisConfig::from(const config::Node& run) {
   c.withheld = observations.optional<std::vector<std::string>>("withhold", {});
   c.default_error_sd = observations.optional<double>("error_sd", 2.0, config::positive());
   c.age_tolerance = observations.duration("age_tolerance", 1800);
+  static const config::Names<SeveralReports> kSeveral{{"nearest", SeveralReports::nearest},
+                                                      {"inflate", SeveralReports::inflate}};
+  c.several_reports = observations.choice("several_reports", kSeveral, c.several_reports);
 
   const auto control = run.section_or_defaults("quality_control");
   c.gross_limit = control.optional<double>("gross_limit", 4.0, config::positive());

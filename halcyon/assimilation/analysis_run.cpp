@@ -25,6 +25,7 @@ constexpr int64_t kNanoseconds = 1'000'000'000;
 
 // Reports as the analysis needs them, one element a row of the table.
 struct Reports {
+  obs::Table table;
   std::vector<int64_t> time;  // seconds
   std::vector<double> lat, lon;
   std::vector<float> value, bias, error_sd;  // value as reported; bias NaN where unknown
@@ -41,6 +42,7 @@ std::vector<T> copy(const obs::Table& table, std::string_view name) {
 
 Reports reports_of(const obs::Table& table, const at::Tensor& codes) {
   Reports r;
+  r.table = table;
   for (const int64_t t : table.values<int64_t>("time_ns")) r.time.push_back(t / kNanoseconds);
   r.lat = copy<double>(table, "lat");
   r.lon = copy<double>(table, "lon");
@@ -91,8 +93,8 @@ void correct_bias(const AnalysisConfig& config, const obs::Table& table, Reports
   };
   const auto truth = system.split.read(system.fields, state::Purpose::evaluation,
                                        {.variables = {system.variable.name}});
-  std::vector<int64_t> rows;
-  std::vector<double> departures;
+  // Several reports of a station near one time of the fields count once in each hour.
+  std::map<std::pair<int64_t, int64_t>, std::vector<Candidate>> near;  // by field and hour
   for (int64_t i = 0; i < reports.size(); ++i) {
     const int64_t time = reports.time[i];
     const bool good = reports.reason[i] == 0 || is_withheld(reports.reason[i]);
@@ -102,9 +104,22 @@ void correct_bias(const AnalysisConfig& config, const obs::Table& table, Reports
     }
     const auto place = nearest_time(truth.times, time, config.age_tolerance);
     if (!place) continue;
+    near[{*place, static_cast<int64_t>(second_of_day(time) / 3600)}].push_back(
+        {i, std::abs(time - truth.times[*place])});
+  }
+  std::map<int64_t, int64_t> field_of;  // of each row that counts
+  for (const auto& [key, candidates] : near) {
+    const auto counts = count_of_station(table, candidates);
+    for (std::size_t k = 0; k < counts.size(); ++k) {
+      if (counts[k] > 0) field_of[candidates[k].row] = key.first;
+    }
+  }
+  std::vector<int64_t> rows;
+  std::vector<double> departures;
+  for (const auto& [i, place] : field_of) {
     const auto site = bilinear_to_points(system.grid, at::tensor({reports.lon[i]}, at::kDouble),
                                          at::tensor({reports.lat[i]}, at::kDouble));
-    const auto field = truth.data[*place][0];
+    const auto field = truth.data[place][0];
     rows.push_back(i);
     departures.push_back(reports.value[i] - site.apply(field.to(at::kDouble)).item<double>());
   }
@@ -237,27 +252,27 @@ Analysis analyse(const AnalysisConfig& config, const parallel::Group& group) {
   std::vector<DepartureSet> batch;
   std::vector<int64_t> row_of;  // the report of every feedback row
   auto outcome = reports.reason;
-  std::vector<bool> in_any(outcome.size());
+  std::vector<bool> in_any(outcome.size()), used_in_any(outcome.size());
+  const WindowRules window_rules{system.ages, config.age_tolerance, config.several_reports};
   for (const int64_t time : times) {
     auto& set = batch.emplace_back(DepartureSet{time, {}});
-    for (int64_t i = 0; i < reports.size(); ++i) {
+    const auto window = window_of(reports.table, reports.time, reports.reason, time, window_rules);
+    for (std::size_t k = 0; k < window.row.size(); ++k) {
+      const auto i = window.row[k];
       const int64_t age = time - reports.time[i];
-      const bool in_window = std::any_of(
-          system.ages.begin(), system.ages.end(),
-          [&](int64_t wanted) { return std::abs(age - wanted) <= config.age_tolerance; });
-      if (!in_window) continue;
+      const auto error_sd = static_cast<float>(reports.error_sd[i] * window.inflation[k]);
       in_any[i] = true;
       feedback.push_back({time, reports.time[i], reports.station[i], reports.lat[i], reports.lon[i],
                           reports.value[i], reports.bias[i], background.climatology[i],
-                          FeedbackRow::kMissing, reports.error_sd[i], reports.reason[i],
+                          FeedbackRow::kMissing, error_sd, window.reason[k],
                           std::abs(age) <= config.age_tolerance});
       row_of.push_back(i);
-      if (reports.reason[i] != 0) continue;
+      if (window.reason[k] != 0) continue;
+      used_in_any[i] = true;
       const float bias = std::isnan(reports.bias[i]) ? 0 : reports.bias[i];
-      set.observations.push_back({reports.lat[i], reports.lon[i],
-                                  reports.value[i] - bias - background.climatology[i],
-                                  reports.error_sd[i], background.spread[i],
-                                  static_cast<float>(std::max<int64_t>(age, 0)) / 3600});
+      set.observations.push_back(
+          {reports.lat[i], reports.lon[i], reports.value[i] - bias - background.climatology[i],
+           error_sd, background.spread[i], static_cast<float>(std::max<int64_t>(age, 0)) / 3600});
     }
     used.push_back(static_cast<int64_t>(set.observations.size()));
     if (set.observations.empty()) {
@@ -268,8 +283,9 @@ Analysis analyse(const AnalysisConfig& config, const parallel::Group& group) {
 
   std::vector<int64_t> counts(obs::qc_reasons().size());
   for (std::size_t i = 0; i < outcome.size(); ++i) {
-    if (outcome[i] == 0 && !in_any[i])
-      outcome[i] = static_cast<int32_t>(obs::Reason::outside_window);
+    if (outcome[i] == 0 && !used_in_any[i])
+      outcome[i] =
+          static_cast<int32_t>(in_any[i] ? obs::Reason::not_nearest : obs::Reason::outside_window);
     ++counts[outcome[i]];
   }
 

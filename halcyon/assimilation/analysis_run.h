@@ -9,6 +9,7 @@
 
 #include "halcyon/assimilation/feedback.h"
 #include "halcyon/assimilation/regional_system.h"
+#include "halcyon/assimilation/window.h"
 #include "halcyon/obs/quality_control.h"
 #include "halcyon/obs/table.h"
 #include "halcyon/ops/tuning/config.h"
@@ -29,10 +30,11 @@ struct AnalysisConfig {
   obs::SurfaceRules rules;                     // the region is filled in
   std::optional<state::Interval> bias_period;  // station statistics from its even days; else none
   double default_error_sd = 2;                 // of stations without statistics, K
-  double gross_limit = 4;             // in standard deviations of observation minus climatology
-  int64_t age_tolerance = 1800;       // of a report's age against the system's, seconds
-  std::vector<std::string> withheld;  // stations kept out, to verify against
-  std::optional<std::string> series_station;  // whose time series is drawn
+  double gross_limit = 4;        // in standard deviations of observation minus climatology
+  int64_t age_tolerance = 1800;  // of a report's age against the system's, seconds
+  SeveralReports several_reports = SeveralReports::nearest;  // of a station at one age
+  std::vector<std::string> withheld;                         // stations kept out, to verify against
+  std::optional<std::string> series_station;                 // whose time series is drawn
   TimeRange times;
   tuning::Config tuning;            // for the program to apply
   std::filesystem::path output;     // folder
@@ -49,7 +51,7 @@ struct Analysis {
   std::vector<int64_t> used;          // reports that each analysis used
   std::vector<std::string> reasons;   // names of the codes in the feedback
   // By code: every report that was read, once. What nothing else is wrong with, but no analysis
-  // wants, is outside_window.
+  // wants, is outside_window, or not_nearest where another report of its station was preferred.
   std::vector<int64_t> reports;
 };
 

@@ -14,6 +14,7 @@
 #include "halcyon/base/error.h"
 #include "halcyon/base/time.h"
 #include "halcyon/obs/quality_control.h"
+#include "halcyon/obs/same_station.h"
 #include "halcyon/obs/split.h"
 #include "halcyon/obs/variables.h"
 
@@ -55,13 +56,16 @@ StationBias StationBias::fit(const Table& table, const at::Tensor& departure) {
   out.last_ = std::numeric_limits<int64_t>::min();
   std::map<std::pair<int32_t, int32_t>, Sums> sums;
   std::vector<DayParts> days;
+  std::vector<bool> counts;
+  Duplicates duplicates(table);
   for (std::size_t i = 0; i < time.size(); ++i) {
     HALCYON_CHECK(time[i] != kMissingTimeNs, "StationBias.fit", "row {} has no time", i);
     days.push_back(day_parts(time[i]));
     HALCYON_CHECK(days[i].day_of_year % 2 == 0, "StationBias.fit",
                   "expected rows of even days only, row {} is of {} (day {} of its year)", i,
                   format_time(time[i] / kNsPerSecond), days[i].day_of_year);
-    if (std::isnan(d[i])) continue;
+    counts.push_back(!std::isnan(d[i]) && !duplicates.seen(static_cast<int64_t>(i)));
+    if (!counts[i]) continue;
     auto& sum = sums[{station[i], variable[i]}];
     sum.total[cell(days[i])] += d[i];
     ++sum.rows[cell(days[i])];
@@ -77,13 +81,13 @@ StationBias StationBias::fit(const Table& table, const at::Tensor& departure) {
     return d[i] - sum.total[cell(days[i])];
   };
   for (std::size_t i = 0; i < time.size(); ++i) {
-    if (std::isnan(d[i])) continue;
+    if (!counts[i]) continue;
     auto& sum = sums[{station[i], variable[i]}];
     sum.residual += residual(i, sum);
     ++sum.count;
   }
   for (std::size_t i = 0; i < time.size(); ++i) {
-    if (std::isnan(d[i])) continue;
+    if (!counts[i]) continue;
     auto& sum = sums[{station[i], variable[i]}];
     const double off = residual(i, sum) - sum.residual / sum.count;
     sum.squares += off * off;

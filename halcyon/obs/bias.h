@@ -16,7 +16,8 @@ namespace halcyon::obs {
 // What the bias of each station and variable is, for each month and hour of the day (UTC), and the
 // variance of the errors that remain. Departures are observation minus background, the background
 // being any field interpolated to the station. Learned from even days only (split.h), so that odd
-// days can be scored: rows of other days are refused.
+// days can be scored: rows of other days are refused. A row that says again what an earlier one
+// says (same_station.h) counts once.
 class StationBias {
  public:
   // departure (rows,), floating, in the units of value; NaN rows are left out. Means and variances

@@ -15,7 +15,7 @@
 namespace halcyon::obs {
 namespace {
 
-constexpr std::array<std::string_view, 18> kNames = {"kept",
+constexpr std::array<std::string_view, 19> kNames = {"kept",
                                                      "not_finite",
                                                      "outside_valid_range",
                                                      "provider_flag",
@@ -32,7 +32,8 @@ constexpr std::array<std::string_view, 18> kNames = {"kept",
                                                      "time",
                                                      "gross_departure",
                                                      "blocked_station",
-                                                     "no_bias_statistics"};
+                                                     "no_bias_statistics",
+                                                     "not_nearest"};
 
 constexpr const char* kWhere = "quality_control";
 

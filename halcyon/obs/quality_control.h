@@ -31,12 +31,13 @@ enum class Reason : int32_t {
   outside_region,    // of the model
   unknown_platform,  // a number outside the list
   unknown_channel,
-  duplicate,          // same station, place, time and variable as an earlier row that is kept
-  position,           // no or an impossible latitude or longitude
-  time,               // no time
-  gross_departure,    // too far from the background
-  blocked_station,    // the configuration leaves the station out
-  no_bias_statistics  // nothing is known about the station's bias (bias.h)
+  duplicate,           // says again what an earlier row says that is kept (same_station.h)
+  position,            // no or an impossible latitude or longitude
+  time,                // no time
+  gross_departure,     // too far from the background
+  blocked_station,     // the configuration leaves the station out
+  no_bias_statistics,  // nothing is known about the station's bias (bias.h)
+  not_nearest          // another report of the station is nearer to the age that is wanted
 };
 
 // The codes' names by number; [0] is "kept".
@@ -61,7 +62,7 @@ at::Tensor quality_control(const std::map<std::string, at::Tensor>& columns,
 // Quality control of surface observations in a table. Rules whose member is empty do not apply.
 struct SurfaceRules {
   std::vector<std::string> variables;         // the ones used
-  std::vector<std::string> blocked_stations;  // never used
+  std::vector<std::string> blocked_stations;  // never used, nor rows without identifier there
   std::optional<int64_t> begin, end;          // seconds since 1970: begin < time <= end
   std::optional<Region> region;               // the row's pixel at the region's level is in it
   std::map<std::string, std::array<double, 2>> range;  // by variable, instead of variables.h

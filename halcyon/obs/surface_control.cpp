@@ -3,14 +3,12 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <set>
-#include <tuple>
-#include <unordered_set>
 
 #include "halcyon/base/error.h"
 #include "halcyon/obs/quality_control.h"
+#include "halcyon/obs/same_station.h"
 #include "halcyon/obs/variables.h"
 #include "halcyon/sphere/healpix.h"
 
@@ -19,27 +17,6 @@ namespace {
 
 constexpr const char* kWhere = "quality_control";
 constexpr int64_t kNsPerSecond = 1'000'000'000;
-
-struct Row {
-  int32_t station, variable;
-  int64_t time;
-  double lat, lon;
-  bool operator==(const Row&) const = default;
-};
-
-struct RowHash {
-  std::size_t operator()(const Row& row) const {
-    std::uint64_t hash = 0;
-    for (const auto part :
-         {static_cast<std::uint64_t>(row.station) << 32 | static_cast<std::uint32_t>(row.variable),
-          static_cast<std::uint64_t>(row.time), std::bit_cast<std::uint64_t>(row.lat),
-          std::bit_cast<std::uint64_t>(row.lon)}) {
-      hash = (hash ^ part) * 0x9E3779B97F4A7C15u;
-      hash ^= hash >> 29;
-    }
-    return hash;
-  }
-};
 
 class Judge {
  public:
@@ -55,7 +32,9 @@ class Judge {
         variable_(table.values<int32_t>("variable")),
         platform_(table.values<int32_t>("platform")),
         flag_(table.values<int32_t>("provider_flag")),
-        station_(table.values<int32_t>("station")) {
+        station_(table.values<int32_t>("station")),
+        duplicates_(table),
+        blocked_places_(table, kSamePlace) {
     for (const auto& v : variables()) range_.push_back({v.min_valid, v.max_valid});
     for (const auto& [name, range] : rules.range) {
       HALCYON_CHECK(range[0] <= range[1], kWhere,
@@ -76,6 +55,7 @@ class Judge {
       background_sd_ = table.values<float>("background_sd");
     }
     find_pixels();
+    find_blocked_places();
   }
 
   Reason operator()(std::size_t i) {
@@ -87,6 +67,9 @@ class Judge {
     if (blocked_[static_cast<std::size_t>(station_[i])]) return Reason::blocked_station;
     if (time_[i] == kMissingTimeNs) return Reason::time;
     if (!positioned(i)) return Reason::position;
+    const auto row = static_cast<int64_t>(i);
+    if (!blocked_places_.named(row) && blocked_places_.find(row, 0) >= 0)
+      return Reason::blocked_station;
     if ((rules_.begin && time_[i] <= *rules_.begin * kNsPerSecond) ||
         (rules_.end && time_[i] > *rules_.end * kNsPerSecond))
       return Reason::outside_window;
@@ -96,9 +79,7 @@ class Judge {
     if (!accepted(flag_[i])) return Reason::provider_flag;
     if (rules_.max_height && height_[i] > *rules_.max_height) return Reason::height;
     if (rules_.gross_limit && gross(i)) return Reason::gross_departure;
-    if (rules_.drop_duplicates &&
-        !seen_.insert({station_[i], variable_[i], time_[i], lat_[i], lon_[i]}).second)
-      return Reason::duplicate;
+    if (rules_.drop_duplicates && duplicates_.seen(row)) return Reason::duplicate;
     return Reason::kept;
   }
 
@@ -141,6 +122,16 @@ class Judge {
     inside_.assign(from, from + rows);
   }
 
+  void find_blocked_places() {
+    const auto some = std::find(blocked_.begin(), blocked_.end(), true) != blocked_.end();
+    for (std::size_t i = 0; some && i < station_.size(); ++i) {
+      const auto row = static_cast<int64_t>(i);
+      if (blocked_[static_cast<std::size_t>(station_[i])] && positioned(i) &&
+          blocked_places_.find(row, 0) < 0)
+        blocked_places_.add(row, 0);
+    }
+  }
+
   const Table& table_;
   const SurfaceRules& rules_;
   std::span<const int64_t> time_;
@@ -149,7 +140,8 @@ class Judge {
   std::span<const int32_t> variable_, platform_, flag_, station_;
   std::vector<std::array<double, 2>> range_;
   std::vector<bool> used_, blocked_, inside_;
-  std::unordered_set<Row, RowHash> seen_;
+  Duplicates duplicates_;
+  StationIndex blocked_places_;  // that rows without an identifier are compared with
 };
 
 }  // namespace

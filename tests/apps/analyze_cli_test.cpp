@@ -80,7 +80,7 @@ TEST_F(AnalyzeCli, FeedbackHoldsEveryReportOfEveryWindow) {
   EXPECT_TRUE(file.read("reason").eq(0).all().item<bool>());
   EXPECT_THAT(*file.text("reason", "flag_meanings"),
               testing::StartsWith("used not_finite outside_valid_range "));
-  EXPECT_EQ(file.numbers("reason", "flag_values")->size(), 18u);
+  EXPECT_EQ(file.numbers("reason", "flag_values")->size(), 19u);
   const auto physical = [&](const char* name) { return file.read_physical(name, at::kDouble); };
   const auto value = physical("air"), climatology = physical("climatology"),
              analysis = physical("analysis");

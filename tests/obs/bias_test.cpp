@@ -57,6 +57,16 @@ TEST(StationBias, IsTheMeanByStationMonthAndHour) {
   EXPECT_EQ(bias.fitted_span().second, parse_time("2014-04-12T06:00:00") * 1'000'000'000);
 }
 
+// Also where the file writes the place another way.
+TEST(StationBias, CountsARepeatedRowOnce) {
+  auto twice = even_days();
+  auto again = table_of({{"2014-04-12T00:00:00", "a", 282, 40.001, 260}});
+  twice.append(again);
+  const auto once = StationBias::fit(even_days(), at::tensor({1.f, 3.f, 5.f, -2.f, NAN}));
+  const auto bias = StationBias::fit(twice, at::tensor({1.f, 3.f, 5.f, -2.f, NAN, 3.f}));
+  EXPECT_EQ(bias.to_json(), once.to_json());
+}
+
 TEST(StationBias, RefusesOddDays) {
   const auto table = table_of({{"2014-04-10", "a", 280}, {"2014-04-11", "a", 280}});
   const auto message = message_of([&] { StationBias::fit(table, at::zeros({2})); });
