@@ -5,6 +5,7 @@
 
 #include <limits>
 
+#include "halcyon/ops/hidden.h"
 #include "halcyon/ops/neighborhood/sphere/seen_mask.h"
 
 namespace halcyon {
@@ -18,10 +19,10 @@ at::Tensor attend_healpix(const at::Tensor& q, const at::Tensor& k, const at::Te
                           const HealpixNeighborhood& window, double scale, double dropout) {
   if (dropout == 0) return neighborhood_attention_healpix(q, k, v, window, scale);
   const auto hidden = healpix_seen(window).to(q.device()).logical_not();
-  const auto scores = at::matmul((q * scale).transpose(1, 2), k.transpose(1, 2).mT())
-                          .masked_fill(hidden, -std::numeric_limits<double>::infinity());
+  const auto scores = seen_scores((q * scale).transpose(1, 2), k.transpose(1, 2), hidden,
+                                  -std::numeric_limits<double>::infinity());
   const auto weights = at::dropout(scores.softmax(-1), dropout, /*train=*/true);
-  return at::matmul(weights, v.transpose(1, 2)).transpose(1, 2);
+  return seen_sums(weights, v.transpose(1, 2), hidden).transpose(1, 2);
 }
 
 NeighborhoodAttentionHEALPixImpl::NeighborhoodAttentionHEALPixImpl(

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "halcyon/ops/attention/backends.h"
+#include "halcyon/ops/hidden.h"
 
 namespace halcyon::parallel {
 namespace {
@@ -32,25 +33,41 @@ at::Tensor grouped(const at::Tensor& t, int64_t groups) {
   return t.unflatten(1, {groups, t.size(1) / groups});
 }
 
-// Queries first_query, first_query + 1, ... against keys 0, 1, ...
-at::Tensor scores_of(const at::Tensor& query, const at::Tensor& key, double scale, bool causal,
+// Whether keys 0, 1, ... are hidden from queries first_query, first_query + 1, ...; undefined where
+// none is.
+at::Tensor hidden_of(const at::Tensor& query, const at::Tensor& key, bool causal,
                      int64_t first_query) {
-  auto scores = at::matmul(query * scale, key.transpose(-1, -2));
-  if (!causal) return scores;
-  const auto seen = at::ones({scores.size(-2), scores.size(-1)}, scores.options().dtype(at::kBool))
-                        .tril(first_query);
-  return scores.masked_fill(seen.logical_not(), -std::numeric_limits<double>::infinity());
+  if (!causal) return {};
+  return at::ones({query.size(-2), key.size(-2)}, query.options().dtype(at::kBool))
+      .tril(first_query)
+      .logical_not();
+}
+
+// a b^T, and `fill` where hidden.
+at::Tensor products_of(const at::Tensor& a, const at::Tensor& b, const at::Tensor& hidden,
+                       double fill) {
+  return hidden.defined() ? seen_scores(a, b, hidden, fill) : at::matmul(a, b.transpose(-1, -2));
+}
+
+at::Tensor scores_of(const at::Tensor& query, const at::Tensor& key, double scale,
+                     const at::Tensor& hidden) {
+  return products_of(query * scale, key, hidden, -std::numeric_limits<double>::infinity());
+}
+
+at::Tensor sums_of(const at::Tensor& weights, const at::Tensor& rows, const at::Tensor& hidden) {
+  return hidden.defined() ? seen_sums(weights, rows, hidden) : at::matmul(weights, rows);
 }
 
 // With p the weights and dp = grad_out . v, the gradient of the scores is p (dp - delta).
 BlockGradients gradients_of(const at::Tensor& query, const at::Tensor& key, const at::Tensor& p,
                             const at::Tensor& dp, const at::Tensor& delta,
-                            const at::Tensor& grad_out, double scale) {
+                            const at::Tensor& grad_out, double scale, const at::Tensor& hidden) {
   const auto ds = p * (dp - delta) * scale;
-  const auto of_keys = [](const at::Tensor& w, const at::Tensor& rows) {
-    return at::matmul(w.transpose(-1, -2), rows).sum(2);
+  const auto from_key = hidden.defined() ? hidden.t() : hidden;
+  const auto of_keys = [&](const at::Tensor& w, const at::Tensor& rows) {
+    return sums_of(w.transpose(-1, -2), rows, from_key).sum(2);
   };
-  return {at::matmul(ds, key).flatten(1, 2), of_keys(ds, query), of_keys(p, grad_out)};
+  return {sums_of(ds, key, hidden).flatten(1, 2), of_keys(ds, query), of_keys(p, grad_out)};
 }
 
 }  // namespace
@@ -91,8 +108,9 @@ BlockGradients block_gradients(const at::Tensor& query, const at::Tensor& key,
   const auto k = key.unsqueeze(2), v = value.unsqueeze(2);
   const auto lse = grouped(output.lse.unsqueeze(-1), groups);
   const auto delta = grouped((output.out * grad_out).sum(-1, true), groups);
-  const auto p = (scores_of(q, k, scale, causal, 0) - lse).exp();
-  return gradients_of(q, k, p, at::matmul(grad, v.transpose(-1, -2)), delta, grad, scale);
+  const auto hidden = hidden_of(q, k, causal, 0);
+  const auto p = (scores_of(q, k, scale, hidden) - lse).exp();
+  return gradients_of(q, k, p, products_of(grad, v, hidden, 0), delta, grad, scale, hidden);
 }
 
 BlockGradients gradients_by_operators(const at::Tensor& query, const at::Tensor& key,
@@ -101,9 +119,10 @@ BlockGradients gradients_by_operators(const at::Tensor& query, const at::Tensor&
   const auto groups = key.size(1);
   const auto q = grouped(query, groups), grad = grouped(grad_out, groups);
   const auto k = key.unsqueeze(2), v = value.unsqueeze(2);
-  const auto p = at::softmax(scores_of(q, k, scale, causal, first_query), -1);
-  const auto dp = at::matmul(grad, v.transpose(-1, -2));
-  return gradients_of(q, k, p, dp, (dp * p).sum(-1, true), grad, scale);
+  const auto hidden = hidden_of(q, k, causal, first_query);
+  const auto p = at::softmax(scores_of(q, k, scale, hidden), -1);
+  const auto dp = products_of(grad, v, hidden, 0);
+  return gradients_of(q, k, p, dp, (dp * p).sum(-1, true), grad, scale, hidden);
 }
 
 }  // namespace halcyon::parallel

@@ -150,8 +150,13 @@ class NeighborhoodAttentionHEALPix(_Projected):
         if self._drops_weights():
             seen = _C.neighborhood.healpix_seen(*self._window, self.region).to(x.device)
             q, k, v = (t.transpose(1, 2) for t in (q * self.scale, k, v))
+            # 0 times NaN is NaN: what is not finite is taken out, and whoever sees it gets NaN
+            finite = [t.detach().isfinite() for t in (q, k, v)]
+            lost = ~(finite[1].all(-1, True) & finite[2].all(-1, True))
+            spoiled = (seen.float() @ lost.float() > 0) | ~finite[0].all(-1, True)
+            q, k, v = (t.masked_fill(~whole, 0) for t, whole in zip((q, k, v), finite))
             attn = (q @ k.mT).masked_fill(~seen, float("-inf")).softmax(-1)
-            y = (F.dropout(attn, self.attn_drop) @ v).transpose(1, 2)
+            y = (F.dropout(attn, self.attn_drop) @ v).masked_fill(spoiled, float("nan")).transpose(1, 2)
         else:
             y = _functions().neighborhood_attention_healpix(q, k, v, *self._window, self.region, self.scale)
         return self.proj_drop(self.proj(y.flatten(2)))

@@ -11,6 +11,7 @@
 #include "halcyon/ops/checks.h"
 #include "halcyon/ops/cpu_bf16.h"
 #include "halcyon/ops/dispatch.h"
+#include "halcyon/ops/hidden.h"
 #include "halcyon/ops/rms_norm.h"
 
 namespace halcyon {
@@ -85,11 +86,9 @@ at::Tensor attention_by_operators(const at::Tensor& q, const at::Tensor& k, cons
     return attention_by_operators(wide(q), wide(k), wide(v), mask, dropout, causal)
         .to(at::kBFloat16);
   }
-  MaybeTensor given;
-  if (mask.defined()) given = mask.is_floating_point() ? mask.to(q.scalar_type()) : mask;
+  const auto given = mask.defined() && mask.is_floating_point() ? mask.to(q.scalar_type()) : mask;
   const auto heads = [](const at::Tensor& t) { return t.transpose(1, 2); };
-  return heads(
-      at::scaled_dot_product_attention(heads(q), heads(k), heads(v), given, dropout, causal));
+  return heads(seen_attention(heads(q), heads(k), heads(v), given, dropout, causal));
 }
 
 at::Tensor self_attention(const at::Tensor& qkv, const std::optional<QkNorm>& norm, bool causal) {

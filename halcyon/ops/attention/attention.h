@@ -16,7 +16,8 @@ struct QkNorm {
 
 // softmax(q k^T / sqrt(d) + mask) v of q, k and v (B, N, H, d) by ATen's operators, on any device
 // and of any floating type; mask broadcasts to (B, H, N, N), boolean (true attends) or added, and
-// may be undefined. Weights drop with the probability `dropout`.
+// may be undefined. Weights drop with the probability `dropout`. What the mask hides, where it is
+// false or -infinity, changes nothing whatever it holds (hidden.h).
 at::Tensor attention_by_operators(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                   const at::Tensor& mask, double dropout, bool causal);
 

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "halcyon/ops/attention/backends.h"
+#include "halcyon/ops/hidden.h"
 
 namespace halcyon::attention_detail {
 namespace {
@@ -24,15 +25,19 @@ Output composed(const Inputs& in) {
   };
   const auto query = normalised(in.query.to(type), in.query_weight, in.eps),
              key = normalised(in.key.to(type), in.key_weight, in.eps);
-  auto scores = at::matmul(grouped(query) * in.scale, grouped(key).transpose(-1, -2));
-  if (in.causal) {
-    const auto seen = at::ones({query.size(1), key.size(1)}, scores.options().dtype(at::kBool));
-    scores =
-        scores.masked_fill(seen.tril().logical_not(), -std::numeric_limits<double>::infinity());
-  }
+  const auto q = grouped(query) * in.scale, k = grouped(key), v = grouped(in.value.to(type));
+  at::Tensor hidden;
+  if (in.causal)
+    hidden = at::ones({query.size(1), key.size(1)}, query.options().dtype(at::kBool))
+                 .tril()
+                 .logical_not();
+  const auto scores = in.causal
+                          ? seen_scores(q, k, hidden, -std::numeric_limits<double>::infinity())
+                          : at::matmul(q, k.transpose(-1, -2));
   const auto lse = at::logsumexp(scores, -1, true);
+  const auto weights = (scores - lse).exp();
   const auto tokens = [](const at::Tensor& t) { return t.permute({0, 3, 1, 2, 4}).flatten(2, 3); };
-  const auto out = at::matmul((scores - lse).exp(), grouped(in.value.to(type)));
+  const auto out = in.causal ? seen_sums(weights, v, hidden) : at::matmul(weights, v);
   return {tokens(out).to(in.query.scalar_type()), tokens(lse).squeeze(-1)};
 }
 

@@ -49,6 +49,8 @@ class Backward {
     weights_ = elements_of(scores_);
     deep_slopes_ = elements_of(slopes_);
     left_slopes_ = elements_of(slopes_);
+    clean_ = p_.causal ? take_elements(kKeyBlock / kN2 * z_.wide) : nullptr;
+    finite_ = scratch_.template take<bool>((queries + kQueryBlock - 1) / kQueryBlock);
     grad_key_ = scratch_.take(keys * z_.wide);
     grad_value_ = scratch_.take(keys * z_.wide);
     temporary_ = scratch_.take(z_.wide);
@@ -80,7 +82,7 @@ class Backward {
  private:
   static constexpr int kN = kLanes<T>, kN2 = kNumbersOf<U>;
   static constexpr bool kPairs = kN2 == 2;
-  static_assert(kQueryBlock % 2 == 0);
+  static_assert(kQueryBlock % 2 == 0 && kQueryBlock <= kKeyBlock);
 
   U* elements_of(T* numbers) {
     return kPairs ? scratch_.template take<U>(kQueryBlock * kKeyBlock / kN2)
@@ -97,6 +99,11 @@ class Backward {
     z_.rows(p_.queries, grad, nullptr, T(0), T(1), temporary_, grad_);
     z_.depth_rows(p_.queries, query_, deep_query_);
     z_.depth_rows(p_.queries, grad_, deep_grad_);
+    for (int64_t q = 0; p_.causal && q < p_.queries; q += kQueryBlock) {
+      const int64_t queries = p_.queries - q < kQueryBlock ? p_.queries - q : kQueryBlock;
+      finite_[q / kQueryBlock] = is_finite(queries, deep_query_ + q / kN2 * z_.wide) &&
+                                 is_finite(queries, deep_grad_ + q / kN2 * z_.wide);
+    }
     for (int64_t i = 0; i < p_.queries; ++i) {
       const S *a = out.data + i * out.row, *b = grad.data + i * grad.row;
       T sum = 0;
@@ -110,6 +117,10 @@ class Backward {
     }
   }
 
+  bool is_finite(int64_t tokens, const U* deep) const {
+    return are_finite((tokens + kN2 - 1) / kN2, z_.wide, deep, z_.wide);
+  }
+
   void pack_keys(const Share<S, T>& s, int64_t first, int64_t count) {
     auto key = s.key, value = s.value;
     key.data += first * key.row;
@@ -119,6 +130,7 @@ class Backward {
     z_.rows(count, key, p_.key_weight, p_.eps, T(1), temporary_, rows_);
     z_.columns(count, rows_, keys_, kKeyBlock);
     z_.depth_rows(count, rows_, deep_keys_);
+    finite_keys_ = !p_.causal || is_finite(count, deep_keys_);
   }
 
   void blocks(int64_t q, int64_t queries, int64_t k, int64_t keys, T* grad_query, T* grad_key,
@@ -135,28 +147,37 @@ class Backward {
       const bool both = i + 1 < queries;
       slope_rows(i, both, q + i, k, keys, columns);
     }
+    const bool whole = visible(p_, q, k, keys) == keys;
+    const auto seen = [&](int64_t i, int64_t j) { return j < visible(p_, q + i, k, keys); };
     const int64_t depth = (queries + kN2 - 1) / kN2;
     const auto over_queries = [&](const U* block, const U* right, T* to) {
-      product<U, true>(keys, z_.wide, depth, block, 1, kKeyBlock, right + q / kN2 * z_.wide,
-                       z_.wide, to, z_.wide);
+      right += q / kN2 * z_.wide;
+      if (whole || finite_[q / kQueryBlock]) {
+        product<U, true>(keys, z_.wide, depth, block, 1, kKeyBlock, right, z_.wide, to, z_.wide);
+      } else {
+        seen_product<U, true>(keys, z_.wide, depth, block, 1, kKeyBlock, right, z_.wide, to,
+                              z_.wide, clean_, [&](int64_t j, int64_t i) { return seen(i, j); });
+      }
     };
     over_queries(weights_, deep_grad_, grad_value);
     over_queries(deep_slopes_, deep_query_, grad_key);
-    product<U, true>(queries, z_.wide, (keys + kN2 - 1) / kN2, left_slopes_, kKeyBlock / kN2, 1,
-                     deep_keys_, z_.wide, grad_query, z_.wide);
+    if (whole || finite_keys_) {
+      product<U, true>(queries, z_.wide, (keys + kN2 - 1) / kN2, left_slopes_, kKeyBlock / kN2, 1,
+                       deep_keys_, z_.wide, grad_query, z_.wide);
+    } else {
+      seen_product<U, true>(queries, z_.wide, (keys + kN2 - 1) / kN2, left_slopes_, kKeyBlock / kN2,
+                            1, deep_keys_, z_.wide, grad_query, z_.wide, clean_, seen);
+    }
   }
 
-  // The weights of rows i and i + 1 and the gradients of their scores.
+  // The weights of rows i and i + 1 and the gradients of their scores, 0 where they are hidden.
   void slope_rows(int64_t i, bool both, int64_t query, int64_t k, int64_t keys, int64_t columns) {
     T* const score = scores_ + i * kKeyBlock;
     T* const slope = slopes_ + i * kKeyBlock;
-    for (int r = 0; r < 2; ++r) {
-      const int64_t seen = r == 0 || both ? visible(p_, query + r, k, keys) : 0;
-      for (int64_t j = seen < 0 ? 0 : seen; j < columns; ++j) {
-        score[r * kKeyBlock + j] = -__builtin_inf();
-        slope[r * kKeyBlock + j] = 0;
-      }
-    }
+    const int64_t seen[2] = {visible(p_, query, k, keys),
+                             both ? visible(p_, query + 1, k, keys) : 0};
+    Vector<T> lane;
+    for (int l = 0; l < kN; ++l) lane[l] = static_cast<T>(l);
     const T base[2] = {log_sum_[query], both ? log_sum_[query + 1] : 0},
             delta[2] = {delta_[query], both ? delta_[query + 1] : 0};
     for (int64_t j = 0; j < columns; j += kN * kN2) {
@@ -166,6 +187,11 @@ class Backward {
           const int64_t at = r * kKeyBlock + j + v * kN;
           weight[r][v] = power_of_two(load(score + at) * factor_ - base[r]);
           gradient[r][v] = weight[r][v] * (load(slope + at) - delta[r]);
+          const int64_t left = seen[r] - j - v * kN;
+          if (left >= kN) continue;
+          const auto inside = lane < static_cast<T>(left);
+          weight[r][v] = inside ? weight[r][v] : Vector<T>{};
+          gradient[r][v] = inside ? gradient[r][v] : Vector<T>{};
         }
       }
       for (int v = 0; v < kN2; ++v) {
@@ -201,7 +227,9 @@ class Backward {
   const T factor_;
   Scratch<T> scratch_;
   U *query_, *grad_, *deep_query_, *deep_grad_, *rows_, *keys_, *deep_keys_, *values_, *weights_,
-      *deep_slopes_, *left_slopes_;
+      *deep_slopes_, *left_slopes_, *clean_;
+  bool* finite_;  // by block of queries: whether they and the gradients of their results are
+  bool finite_keys_ = true;
   T *log_sum_, *delta_, *scores_, *slopes_, *grad_key_, *grad_value_, *temporary_;
 };
 

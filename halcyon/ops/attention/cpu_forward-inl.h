@@ -18,6 +18,8 @@ class Forward {
     scores_ = scratch_.take(kQueryBlock * kKeyBlock);
     weights_ = kPairs ? scratch_.template take<U>(kQueryBlock * kKeyBlock / kN2)
                       : reinterpret_cast<U*>(scores_);
+    clean_ = p_.causal ? scratch_.template take<U>(kKeyBlock / kN2 * z_.wide) : nullptr;
+    finite_ = scratch_.template take<bool>(blocks);
     result_ = scratch_.take(kQueryBlock * z_.wide);
     largest_ = scratch_.take(kQueryBlock);
     total_ = scratch_.take(kQueryBlock);
@@ -35,6 +37,8 @@ class Forward {
       U* const values = values_ + k / kN2 * z_.wide;
       z_.rows(count, value, nullptr, T(0), T(1), temporary_, kPairs ? rows_ : values);
       z_.depth_rows(count, rows_, values);
+      finite_[k / kKeyBlock] =
+          !p_.causal || are_finite((count + kN2 - 1) / kN2, z_.wide, values, z_.wide);
     }
   }
 
@@ -52,14 +56,10 @@ class Forward {
                         kKeyBlock, scores_, kKeyBlock);
       for (int64_t i = 0; i < count; ++i)
         weigh(i, visible(p_, first + i, k, keys), columns, /*rescale=*/k > 0);
-      const U* const values = values_ + k / kN2 * z_.wide;
-      const int64_t depth = (keys + kN2 - 1) / kN2;
       if (k == 0) {
-        product<U, false>(count, z_.wide, depth, weights_, kKeyBlock / kN2, 1, values, z_.wide,
-                          result_, z_.wide);
+        add_values<false>(first, count, k, keys);
       } else {
-        product<U, true>(count, z_.wide, depth, weights_, kKeyBlock / kN2, 1, values, z_.wide,
-                         result_, z_.wide);
+        add_values<true>(first, count, k, keys);
       }
     }
     for (int64_t i = 0; i < count; ++i) {
@@ -76,6 +76,21 @@ class Forward {
   static constexpr int kN = kLanes<T>, kN2 = kNumbersOf<U>, kStep = 2 * kN;
   static constexpr bool kPairs = kN2 == 2;
   static_assert(kKeyBlock % kStep == 0);
+
+  // The weights of a block of keys times its values, of which some may be hidden.
+  template <bool Add>
+  void add_values(int64_t first, int64_t count, int64_t k, int64_t keys) {
+    const U* const values = values_ + k / kN2 * z_.wide;
+    const int64_t depth = (keys + kN2 - 1) / kN2;
+    if (finite_[k / kKeyBlock] || visible(p_, first, k, keys) == keys) {
+      product<U, Add>(count, z_.wide, depth, weights_, kKeyBlock / kN2, 1, values, z_.wide, result_,
+                      z_.wide);
+    } else {
+      seen_product<U, Add>(
+          count, z_.wide, depth, weights_, kKeyBlock / kN2, 1, values, z_.wide, result_, z_.wide,
+          clean_, [&](int64_t i, int64_t j) { return j < visible(p_, first + i, k, keys); });
+    }
+  }
 
   // The online softmax of a row of scores, of which the first `seen` count.
   void weigh(int64_t i, int64_t seen, int64_t columns, bool rescale) {
@@ -114,7 +129,8 @@ class Forward {
   const Packing<S, U> z_;
   const T factor_;
   Scratch<T> scratch_;
-  U *keys_, *values_, *rows_, *weights_;
+  U *keys_, *values_, *rows_, *weights_, *clean_;
+  bool* finite_;  // by block of keys: whether its values are
   T *scores_, *result_, *largest_, *total_, *temporary_;
 };
 

@@ -3,6 +3,8 @@
 #include "halcyon/ops/attention/cpu_kernel.h"
 #include "halcyon/ops/simd-inl.h"
 // before what stands on them
+#include "halcyon/ops/hidden-inl.h"
+
 #include "halcyon/ops/attention/cpu_pack-inl.h"
 #include "halcyon/ops/attention/cpu_scores-inl.h"
 // the kernels

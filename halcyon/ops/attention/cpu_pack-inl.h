@@ -4,12 +4,6 @@
 namespace halcyon::attention_detail {
 namespace {
 
-// Numbers along the depth of a product that an element holds.
-template <class U>
-inline constexpr int kNumbersOf = 1;
-template <>
-inline constexpr int kNumbersOf<Bf16Pair> = 2;
-
 // How tokens of `width` channels in storage S are packed as elements U of a product:
 //   rows       (tokens, row): left operands whose depth is the channels
 //   columns    (elements, tokens): right operands whose depth is the channels

@@ -7,6 +7,7 @@
 
 #include "halcyon/ops/attention/backends.h"
 #include "halcyon/ops/checks.h"
+#include "halcyon/ops/hidden.h"
 #include "halcyon/ops/neighborhood/arguments.h"
 
 namespace halcyon {
@@ -25,7 +26,8 @@ AttentionOutput attend(const at::Tensor& query, const at::Tensor& key, const at:
     shape.back() = value.size(-1);
     auto out = at::zeros(shape, query.options());
     shape.pop_back();
-    const auto nothing = 0 * (query.sum() + key.sum() + value.sum());
+    const auto none = [](const at::Tensor& t) { return t.flatten().narrow(0, 0, 0).sum(); };
+    const auto nothing = none(query) + none(key) + none(value);
     return {out + nothing, at::full(shape, -kInfinity, query.options().dtype(type)) + nothing};
   }
   if (query.is_cpu() && key.size(1) == query.size(1)) {
@@ -39,9 +41,9 @@ AttentionOutput attend(const at::Tensor& query, const at::Tensor& key, const at:
   const auto heads_first = [&](const at::Tensor& t) {
     return t.transpose(1, 2).repeat_interleave(t.size(2) == query.size(2) ? 1 : shared, 1);
   };
-  const auto out = at::scaled_dot_product_attention(heads_first(query), heads_first(key),
-                                                    heads_first(value), {}, 0, causal, scale)
-                       .transpose(1, 2);
+  const auto out =
+      seen_attention(heads_first(query), heads_first(key), heads_first(value), {}, 0, causal, scale)
+          .transpose(1, 2);
   if (!with_lse) return {out, {}};
   // torch's fused attention has an lse, but no gradient through it
   return {out, attention_detail::composed({query, key, value, scale, causal}).lse};

@@ -173,6 +173,7 @@ void pack(int64_t count, int64_t depth, const S* from, const int64_t* offset, T 
 }  // namespace
 }  // namespace halcyon::neighborhood
 
+#include "halcyon/ops/hidden-inl.h"
 #include "halcyon/ops/neighborhood/cpu_lists-inl.h"
 #include "halcyon/ops/neighborhood/cpu_slots-inl.h"
 

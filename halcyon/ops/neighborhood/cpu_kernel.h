@@ -101,7 +101,11 @@ struct ListKernel {
   void (*soften)(int64_t n, int64_t pitch, T* s, T* max, T* sum, T* out);
   // out (kListLanes, pitch) += s^T . rows
   void (*weigh)(int64_t n, int64_t pitch, const T* s, const T* rows, T* out);
-  // s becomes p = exp(s - lse), dp becomes p (dp - delta); of the targets, or of the sources.
+  // The same of rows that may not be finite: a target takes of them what it sees. clean (n, pitch).
+  void (*weigh_seen)(int64_t n, int64_t pitch, const T* s, const T* rows, const uint16_t* seen_by,
+                     T* out, T* clean);
+  // s becomes p = exp(s - lse), dp becomes p (dp - delta), 0 where s is -infinity; of the targets,
+  // or of the sources.
   void (*query_gradient)(int64_t n, const T* lse, const T* delta, T* s, T* dp);
   void (*key_gradient)(int64_t n, const T* lse, const T* delta, T* s, T* dp);
 };

@@ -36,6 +36,14 @@ void list_weigh(int64_t n, int64_t pitch, const T* s, const T* rows, T* out) {
   product<T, true>(kListLanes, pitch, n, s, 1, kListLanes, rows, pitch, out, pitch);
 }
 
+template <class T>
+void list_weigh_seen(int64_t n, int64_t pitch, const T* s, const T* rows, const uint16_t* seen_by,
+                     T* out, T* clean) {
+  if (are_finite(n, pitch, rows, pitch)) return list_weigh(n, pitch, s, rows, out);
+  seen_product<T, true>(kListLanes, pitch, n, s, 1, kListLanes, rows, pitch, out, pitch, clean,
+                        [&](int64_t l, int64_t i) { return (seen_by[i] >> l & 1) != 0; });
+}
+
 // lse and delta of source i at [i * row] in lane l at [l * lane]: of the targets (0, 1) or of the
 // sources (1, 0).
 template <class T, bool kOfTargets>
@@ -45,17 +53,18 @@ void list_gradient(int64_t n, const T* lse, const T* delta, T* s, T* dp) {
       const auto log_sum = kOfTargets ? load(lse + v) : Vector<T>{} + lse[i];
       const auto mean = kOfTargets ? load(delta + v) : Vector<T>{} + delta[i];
       const int64_t at = i * kListLanes + v;
-      const auto p = weight<T>(load(s + at), log_sum);
+      const auto score = load(s + at), p = weight<T>(score, log_sum);
       store(s + at, p);
-      store(dp + at, p * (load(dp + at) - mean));
+      const auto slope = p * (load(dp + at) - mean);
+      store(dp + at, score == smallest<T>() ? Vector<T>{} : slope);
     }
   }
 }
 
 template <class T>
 ListKernel<T> make_list_kernel() {
-  return {list_scores<T>, list_soften<T>, list_weigh<T>, list_gradient<T, true>,
-          list_gradient<T, false>};
+  return {list_scores<T>,     list_soften<T>,         list_weigh<T>,
+          list_weigh_seen<T>, list_gradient<T, true>, list_gradient<T, false>};
 }
 
 }  // namespace

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "halcyon/ops/finite.h"
+#include "halcyon/ops/hidden.h"
 #include "halcyon/ops/neighborhood/backends.h"
 #include "halcyon/ops/neighborhood/plan.h"
 #include "halcyon/ops/pieces.h"
@@ -143,11 +145,13 @@ Output forward_gemm(const Inputs& in) {
   auto out = at::empty(shape, x.query.options());
   shape.back() = 1;
   auto lse = at::empty(shape, x.query.options());
+  const bool finite = all_finite(in.value);
   each_block(Blocks(in.axes, Plan::queries), [&](int64_t, const Block& b) {
     const auto s =
         x.scores(at_tokens(x.query, b.targets), at_tokens(x.key, b.sources), b.outside, b.relative);
     const auto sum = at::logsumexp(s, -1, true);
-    out.index_copy_(3, b.targets, at::matmul((s - sum).exp_(), at_tokens(x.value, b.sources)));
+    const auto p = (s - sum).exp_();
+    out.index_copy_(3, b.targets, seen_matmul(p, at_tokens(x.value, b.sources), b.outside, finite));
     lse.index_copy_(3, b.targets, sum);
   });
   auto like = in.query.sizes().vec();
@@ -164,23 +168,27 @@ Gradients backward_gemm(const Inputs& in, const at::Tensor& lse, const at::Tenso
              delta_rows = x.rows(delta.unsqueeze(-1));
   auto grad_query = at::empty_like(x.query), grad_key = at::empty_like(x.key),
        grad_value = at::empty_like(x.value);
-  // weights and their gradients, (.., queries, keys)
+  const bool finite_query = all_finite(in.query), finite_key = all_finite(in.key),
+             finite_grad = all_finite(grad_out);
+  // weights and their gradients, (.., queries, keys), 0 outside the windows
   const auto weights = [&](const at::Tensor& queries, const at::Tensor& keys,
                            const at::Tensor& outside, const at::Tensor& relative) {
     const auto p =
         (x.scores(at_tokens(x.query, queries), at_tokens(x.key, keys), outside, relative) -
          at_tokens(lse_rows, queries))
-            .exp_();
+            .exp_()
+            .masked_fill_(outside, 0);
     const auto dp =
         at::matmul(at_tokens(grad_rows, queries), at_tokens(x.value, keys).transpose(-1, -2));
-    return std::pair(p, p * (dp - at_tokens(delta_rows, queries)));
+    return std::pair(p, (p * (dp - at_tokens(delta_rows, queries))).masked_fill_(outside, 0));
   };
 
   const Blocks by_query(in.axes, Plan::queries);
   std::vector<at::Tensor> tables(static_cast<std::size_t>(by_query.size()));
   each_block(by_query, [&](int64_t i, const Block& b) {
     const auto ds = weights(b.targets, b.sources, b.outside, b.relative).second;
-    grad_query.index_copy_(3, b.targets, at::matmul(ds, at_tokens(x.key, b.sources)) * in.scale);
+    const auto key = at_tokens(x.key, b.sources);
+    grad_query.index_copy_(3, b.targets, seen_matmul(ds, key, b.outside, finite_key) * in.scale);
     if (x.bias.defined()) {
       const auto index = b.relative.masked_fill(b.outside, 0).flatten();
       tables[static_cast<std::size_t>(i)] =
@@ -189,11 +197,12 @@ Gradients backward_gemm(const Inputs& in, const at::Tensor& lse, const at::Tenso
   });
   each_block(Blocks(in.axes, Plan::keys), [&](int64_t, const Block& b) {
     const auto [p, ds] = weights(b.sources, b.targets, b.outside.t(), b.relative.t());
-    const auto of_keys = [&](const at::Tensor& w, const at::Tensor& rows) {
-      return at::matmul(w.transpose(-1, -2), at_tokens(rows, b.sources)).sum(2, true);
+    const auto of_keys = [&](const at::Tensor& w, const at::Tensor& rows, bool finite) {
+      return seen_matmul(w.transpose(-1, -2), at_tokens(rows, b.sources), b.outside, finite)
+          .sum(2, true);
     };
-    grad_key.index_copy_(3, b.targets, of_keys(ds, x.query));
-    grad_value.index_copy_(3, b.targets, of_keys(p, grad_rows));
+    grad_key.index_copy_(3, b.targets, of_keys(ds, x.query, finite_query));
+    grad_value.index_copy_(3, b.targets, of_keys(p, grad_rows, finite_grad));
   });
 
   const auto type = in.query.scalar_type();

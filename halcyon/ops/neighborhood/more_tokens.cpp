@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "halcyon/ops/neighborhood/backends.h"
 #include "halcyon/ops/pieces.h"
@@ -66,7 +67,10 @@ void add_more_tokens(const Inputs& in, Output& output) {
     const auto scores = at::mm(here(query) * in.scale, keys.select(0, group).t());
     const auto before = here(lse);
     const auto joint = at::logaddexp(before, at::logsumexp(scores, -1, true));
-    here(joint_out).copy_(here(out) * (before - joint).exp() +
+    // a window whose scores are all -infinity has no result of its own
+    const auto window =
+        here(out).masked_fill(before == -std::numeric_limits<double>::infinity(), 0);
+    here(joint_out).copy_(window * (before - joint).exp() +
                           at::mm((scores - joint).exp(), values.select(0, group)));
     here(joint_lse).copy_(joint);
   });

@@ -91,9 +91,14 @@ AttentionOutput merge_attentions(at::TensorList outputs, at::TensorList lses) {
   // where there is no key at all, every lse is -infinity: the result is 0
   const auto weights =
       (stacked - lse.masked_fill(lse == -std::numeric_limits<double>::infinity(), 0)).exp();
-  auto sum = outputs[0].to(type) * weights[0].unsqueeze(-1);
-  for (std::size_t i = 1; i < outputs.size(); ++i)
-    sum = sum + outputs[i].to(type) * weights[static_cast<int64_t>(i)].unsqueeze(-1);
+  // a part without keys has no result, whatever stands in its place
+  const auto part = [&](std::size_t i) {
+    const auto n = static_cast<int64_t>(i);
+    const auto none = stacked[n] == -std::numeric_limits<double>::infinity();
+    return outputs[i].to(type).masked_fill(none.unsqueeze(-1), 0) * weights[n].unsqueeze(-1);
+  };
+  auto sum = part(0);
+  for (std::size_t i = 1; i < outputs.size(); ++i) sum = sum + part(i);
   return {sum.to(outputs[0].scalar_type()), lse};
 }
 

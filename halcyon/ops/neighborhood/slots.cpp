@@ -23,6 +23,8 @@ Slots slots_of(const Axis& axis) {
       relative[i][s] = position - g + axis.kernel - 1;
       used[i][s] = true;
     }
+    // unused slots name a key that is seen, as what they gather is multiplied by 0
+    for (int64_t s = span.count; s < axis.kernel; ++s) key[i][s] = key[i][0];
   }
   return slots;
 }

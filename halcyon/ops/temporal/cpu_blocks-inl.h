@@ -29,6 +29,9 @@ class Blocks {
       *rows = scratch_.take(p_.frames * width_);
     for (T** columns : {&query_columns_, &grad_columns_}) *columns = scratch_.take(width_ * kBlock);
     for (T** scores : {&weights_, &grad_scores_}) *scores = scratch_.take(kBlock * kBlock);
+    for (bool** finite : {&finite_q_, &finite_k_, &finite_v_, &finite_grad_})
+      *finite = scratch_.template take<bool>(blocks_);
+    clean_ = scratch_.take(kBlock * width_);
     sums_ = scratch_.take(kBlock * width_);
     for (T** lanes : {&largest_, &total_, &shrink_, &delta_}) *lanes = scratch_.take(kBlock);
   }
@@ -50,6 +53,8 @@ class Blocks {
   void backward(In q, In k, In v, In grad, Out grad_q, Out grad_k, Out grad_v) {
     load_head(q, k, v);
     load_rows(p_, grad, grad_, width_);
+    find_finite(q_, finite_q_);
+    find_finite(grad_, finite_grad_);
     for (int64_t c = 0; c < p_.frames * width_; c += kN) {
       store(grad_k_ + c, Vector<T>{});
       store(grad_v_ + c, Vector<T>{});
@@ -96,6 +101,8 @@ class Blocks {
     load_turned(p_, q, p_.scale, q_, width_);
     load_turned(p_, k, T(1), k_, width_);
     load_rows(p_, v, v_, width_);
+    find_finite(k_, finite_k_);
+    find_finite(v_, finite_v_);
     for (auto* state : {&keys_, &queries_, &values_}) state->reset();
   }
 
@@ -114,20 +121,51 @@ class Blocks {
     product<T, false>(count(j), padded<T>(count(i)), p_.head_dim, block(rows, j), width_, 1,
                       columns, kBlock, result, kBlock);
   }
-  // to (rows of block `b` of a) = or += a, transposed or not, times a block's rows
-  void add_weighted(int64_t queries, int64_t keys, const T* weights, const T* rows, T* to) const {
-    product<T, true>(queries, width_, keys, weights, 1, kBlock, rows, width_, to, width_);
+  // Which blocks of rows are finite, where it is asked for.
+  void find_finite(const T* rows, bool* finite) const {
+    for (int64_t b = 0; p_.causal && b < blocks_; ++b)
+      finite[b] = are_finite(count(b), width_, block(rows, b), width_);
   }
-  void add_transposed(int64_t keys, int64_t queries, const T* weights, const T* rows, T* to) const {
-    product<T, true>(keys, width_, queries, weights, kBlock, 1, rows, width_, to, width_);
+
+  // to (queries of block i) += weights (keys of block j, queries) transposed, times block j's rows
+  void add_weighted(int64_t i, int64_t j, const T* weights, const T* rows, const bool* finite,
+                    T* to) const {
+    if (is_whole(i, j) || finite[j]) {
+      product<T, true>(count(i), width_, count(j), weights, 1, kBlock, block(rows, j), width_, to,
+                       width_);
+    } else {
+      seen_product<T, true>(count(i), width_, count(j), weights, 1, kBlock, block(rows, j), width_,
+                            to, width_, clean_,
+                            [&](int64_t query, int64_t key) { return sees(i, j, query, key); });
+    }
+  }
+  // to (keys of block j) += weights times block i's rows
+  void add_transposed(int64_t i, int64_t j, const T* weights, const T* rows, const bool* finite,
+                      T* to) const {
+    if (is_whole(i, j) || finite[i]) {
+      product<T, true>(count(j), width_, count(i), weights, kBlock, 1, block(rows, i), width_, to,
+                       width_);
+    } else {
+      seen_product<T, true>(count(j), width_, count(i), weights, kBlock, 1, block(rows, i), width_,
+                            to, width_, clean_,
+                            [&](int64_t key, int64_t query) { return sees(i, j, query, key); });
+    }
+  }
+
+  // Whether block i's queries see all of block j, and whether one of them sees a key of it.
+  bool is_whole(int64_t i, int64_t j) const {
+    const auto s = sight_of(i);
+    return !p_.causal || (j >= s.full_first && j < s.full_last);
+  }
+  bool sees(int64_t i, int64_t j, int64_t query, int64_t key) const {
+    const int64_t distance = (i - j) * kBlock + query - key;
+    return distance >= 0 && distance < p_.window;
   }
 
   // Sets what queries of block i may not see of block j to `value`: for each key, those before it
   // and those from its window's end on.
   void hide(int64_t i, int64_t j, T value, T* a) const {
-    if (!p_.causal) return;
-    const auto s = sight_of(i);
-    if (j >= s.full_first && j < s.full_last) return;
+    if (is_whole(i, j)) return;
     Vector<T> lanes;
     for (int l = 0; l < kN; ++l) lanes[l] = static_cast<T>(l);
     for (int64_t key = 0; key < count(j); ++key) {
@@ -169,7 +207,7 @@ class Blocks {
         hide(i, j, 0, weights_);
         shrink_sums(queries);
       }
-      add_weighted(queries, count(j), weights_, block(v_, j), sums_);
+      add_weighted(i, j, weights_, v_, finite_v_, sums_);
     });
   }
 
@@ -237,9 +275,9 @@ class Blocks {
       }
       hide(i, j, 0, weights_);
       hide(i, j, 0, grad_scores_);
-      add_weighted(queries, count(j), grad_scores_, block(k_, j), sums_);
-      add_transposed(count(j), queries, grad_scores_, block(q_, i), block(grad_k_, j));
-      add_transposed(count(j), queries, weights_, block(grad_, i), block(grad_v_, j));
+      add_weighted(i, j, grad_scores_, k_, finite_k_, sums_);
+      add_transposed(i, j, grad_scores_, q_, finite_q_, block(grad_k_, j));
+      add_transposed(i, j, weights_, grad_, finite_grad_, block(grad_v_, j));
     });
   }
   void through_softmax(int64_t keys, int64_t x) {
@@ -292,8 +330,9 @@ class Blocks {
   T *q_, *k_, *v_, *grad_, *grad_k_, *grad_v_;  // (frames, width)
   T *query_columns_, *grad_columns_;            // (head_dim, kBlock) of a block of queries
   T *weights_, *grad_scores_;                   // (kBlock keys, kBlock queries)
-  T* sums_;                                     // (kBlock, width)
-  T *largest_, *total_, *shrink_, *delta_;      // (kBlock,) of the block's queries
+  bool *finite_q_, *finite_k_, *finite_v_, *finite_grad_;  // (blocks,)
+  T *clean_, *sums_;                                       // (kBlock, width)
+  T *largest_, *total_, *shrink_, *delta_;                 // (kBlock,) of the block's queries
 };
 
 }  // namespace

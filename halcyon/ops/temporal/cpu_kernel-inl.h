@@ -3,6 +3,7 @@
 #include "halcyon/ops/simd-inl.h"
 #include "halcyon/ops/temporal/cpu_kernel.h"
 
+#include "halcyon/ops/hidden-inl.h"
 #include "halcyon/ops/temporal/cpu_rows-inl.h"
 
 #include "halcyon/ops/temporal/cpu_pairs-inl.h"

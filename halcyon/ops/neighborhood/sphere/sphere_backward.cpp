@@ -33,7 +33,10 @@ class Backward {
         delta_of_(delta_.unsqueeze(-1)),
         groups_(key_.size(2)),
         per_group_(query_.size(2) / groups_),
-        scale_(static_cast<T>(in.scale)) {
+        scale_(static_cast<T>(in.scale)),
+        finite_q_(all_finite(query_)),
+        finite_k_(all_finite(key_)),
+        finite_do_(all_finite(grad_out_)) {
     one_.fill(T(1));
   }
 
@@ -82,7 +85,7 @@ class Backward {
         kernels_.list.scores(n, d, d_pitch, rows_k, lanes_q, bits, s);
         kernels_.list.scores(n, e, e_pitch, rows_v, lanes_do, nullptr, dp);
         kernels_.list.query_gradient(n, lse.data(), delta.data(), s, dp);
-        kernels_.list.weigh(n, d_pitch, dp, rows_k, sums);
+        weigh_rows(kernels_.list, finite_k_, n, d_pitch, dp, rows_k, bits, sums, scratch);
       });
       write_block(kernels_.mover, dq_, b, head, list, sums, d_pitch, factor.data());
     }
@@ -109,8 +112,8 @@ class Backward {
         kernels_.list.scores(n, d, d_pitch, rows_q, lanes_k, bits, s);
         kernels_.list.scores(n, e, e_pitch, rows_do, lanes_v, nullptr, dp);
         kernels_.list.key_gradient(n, lse, delta, s, dp);
-        kernels_.list.weigh(n, d_pitch, dp, rows_q, sums_k);
-        kernels_.list.weigh(n, e_pitch, s, rows_do, sums_v);
+        weigh_rows(kernels_.list, finite_q_, n, d_pitch, dp, rows_q, bits, sums_k, scratch);
+        weigh_rows(kernels_.list, finite_do_, n, e_pitch, s, rows_do, bits, sums_v, scratch);
       });
     }
     write_block(kernels_.mover, dk_, b, group, list, sums_k, d_pitch, one_.data());
@@ -125,6 +128,7 @@ class Backward {
   int64_t groups_, per_group_;
   int lanes_ = kernels_.kernel.lanes;
   T scale_;
+  bool finite_q_, finite_k_, finite_do_;
   std::array<T, kBlock> one_;
 };
 

@@ -5,6 +5,7 @@
 
 #include <array>
 
+#include "halcyon/ops/finite.h"
 #include "halcyon/ops/neighborhood/kernels.h"
 #include "halcyon/ops/neighborhood/sphere/sphere_attention.h"
 
@@ -60,6 +61,15 @@ class BlockList {
   const PixelLists& lists_;
   int64_t block_, size_;
 };
+
+// out += s^T . rows, of rows that are all finite or may not be.
+template <class T>
+void weigh_rows(const ListKernel<T>& kernel, bool finite, int64_t n, int64_t pitch, const T* s,
+                const T* rows, const uint16_t* seen_by, T* out, Scratch<T>& scratch) {
+  constexpr std::size_t kClean = 15;  // a buffer that nobody else has
+  if (finite) return kernel.weigh(n, pitch, s, rows, out);
+  kernel.weigh_seen(n, pitch, s, rows, seen_by, out, scratch(kClean, kMaxSources * pitch));
+}
 
 // Rows (n, pitch) of the named pixels.
 template <class S, class T>

@@ -19,6 +19,7 @@ void run(const SphereInputs& in, const Kernels<S, T>& kernels, const at::Tensor&
   const int64_t blocks = in.lists->blocks(), d = q.channels;
   const int lanes = kernels.kernel.lanes;
   const int64_t dp = padded(k.channels, lanes), ep = padded(v.channels, lanes);
+  const bool finite = all_finite(value);
   at::parallel_for(0, query.size(0) * groups * blocks, 1, [&](int64_t first, int64_t last) {
     Scratch<T> scratch;
     T *rows_k = scratch(0, kMaxSources * dp), *rows_v = scratch(1, kMaxSources * ep);
@@ -40,7 +41,7 @@ void run(const SphereInputs& in, const Kernels<S, T>& kernels, const at::Tensor&
         for (int64_t h = 0; h < per_group; ++h) {
           kernels.list.scores(n, d, dp, rows_k, lanes_q + h * d * kBlock, bits, s);
           kernels.list.soften(n, ep, s, max + h * kBlock, sum + h * kBlock, sums + h * ep * kBlock);
-          kernels.list.weigh(n, ep, s, rows_v, sums + h * ep * kBlock);
+          weigh_rows(kernels.list, finite, n, ep, s, rows_v, bits, sums + h * ep * kBlock, scratch);
         }
       });
       const auto at = list.offsets(l);

@@ -3,6 +3,7 @@
 
 #include <limits>
 
+#include "halcyon/ops/hidden.h"
 #include "halcyon/ops/neighborhood/sphere/seen_mask.h"
 #include "halcyon/ops/neighborhood/sphere/sphere_attention.h"
 
@@ -31,10 +32,9 @@ Output sphere_reference(const SphereInputs& in) {
   const auto q = heads_first(in.query) * in.scale,
              k = heads_first(in.key).repeat_interleave(shared, 1),
              v = heads_first(in.value).repeat_interleave(shared, 1);
-  const auto scores = at::matmul(q, k.transpose(2, 3))
-                          .masked_fill(seen_mask(*in.lists).logical_not().to(q.device()),
-                                       -std::numeric_limits<double>::infinity());
-  const auto out = at::matmul(at::softmax(scores, -1), v).transpose(1, 2);
+  const auto hidden = seen_mask(*in.lists).logical_not().to(q.device());
+  const auto scores = seen_scores(q, k, hidden, -std::numeric_limits<double>::infinity());
+  const auto out = seen_sums(at::softmax(scores, -1), v, hidden).transpose(1, 2);
   return {out.to(in.query.scalar_type()), at::logsumexp(scores, -1).transpose(1, 2)};
 }
 
