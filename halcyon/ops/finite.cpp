@@ -6,33 +6,45 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <vector>
 
 namespace halcyon {
 namespace {
 
-// A number is not finite where all bits of its exponent are set; adding the lowest of them then
-// carries into the sign.
-template <class Bits>
-bool are_finite(const Bits* numbers, int64_t count, Bits exponent, Bits lowest) {
-  Bits seen = 0;
-  for (int64_t i = 0; i < count; ++i) seen |= static_cast<Bits>((numbers[i] & exponent) + lowest);
-  return (seen & ~(static_cast<Bits>(~Bits{0}) >> 1)) == 0;
-}
+// Numbers of one type in a word of 64 bits: the bits of their exponents, and the lowest of each.
+struct Exponents {
+  uint64_t all, lowest;
+  uint64_t signs() const { return all + lowest; }
+};
 
-bool are_finite(at::ScalarType type, const char* at, int64_t count) {
+Exponents exponents_of(at::ScalarType type) {
   switch (type) {
     case at::kDouble:
-      return are_finite<uint64_t>(reinterpret_cast<const uint64_t*>(at), count,
-                                  0x7ff0'0000'0000'0000u, 0x0010'0000'0000'0000u);
+      return {0x7ff0'0000'0000'0000, 0x0010'0000'0000'0000};
     case at::kHalf:
-      return are_finite<uint16_t>(reinterpret_cast<const uint16_t*>(at), count, 0x7c00, 0x0400);
+      return {0x7c00'7c00'7c00'7c00, 0x0400'0400'0400'0400};
     case at::kBFloat16:
-      return are_finite<uint16_t>(reinterpret_cast<const uint16_t*>(at), count, 0x7f80, 0x0080);
+      return {0x7f80'7f80'7f80'7f80, 0x0080'0080'0080'0080};
     default:
-      return are_finite<uint32_t>(reinterpret_cast<const uint32_t*>(at), count, 0x7f80'0000u,
-                                  0x0080'0000u);
+      return {0x7f80'0000'7f80'0000, 0x0080'0000'0080'0000};
   }
+}
+
+// A number is not finite where all bits of its exponent are set; adding the lowest of them then
+// carries into the sign, and never further.
+bool are_finite(const Exponents& exponents, const char* at, int64_t bytes) {
+  constexpr int64_t kWord = sizeof(uint64_t);
+  uint64_t carries = 0;
+  const auto look = [&](int64_t offset, int64_t size) {
+    uint64_t word = 0;
+    std::memcpy(&word, at + offset, static_cast<std::size_t>(size));
+    carries |= (word & exponents.all) + exponents.lowest;
+  };
+  int64_t offset = 0;
+  for (; offset + kWord <= bytes; offset += kWord) look(offset, kWord);
+  if (offset < bytes) look(offset, bytes - offset);
+  return (carries & exponents.signs()) == 0;
 }
 
 // The memory of a tensor as pieces of numbers that follow each other.
@@ -69,22 +81,22 @@ bool is_readable(const at::Tensor& t) {
 bool all_finite(const at::Tensor& t) {
   if (t.numel() == 0) return true;
   const Pieces pieces(t);
+  const auto exponents = exponents_of(t.scalar_type());
   const auto* const data = static_cast<const char*>(t.const_data_ptr());
   const int64_t bytes = t.element_size();
   constexpr int64_t kShare = 1 << 15;  // numbers
   std::atomic<bool> finite{true};
+  const auto look = [&](int64_t offset, int64_t count) {
+    if (!are_finite(exponents, data + offset * bytes, count * bytes)) finite = false;
+  };
   if (pieces.count == 1) {
-    at::parallel_for(0, pieces.length, kShare, [&](int64_t begin, int64_t end) {
-      if (!are_finite(t.scalar_type(), data + begin * bytes, end - begin)) finite = false;
-    });
+    at::parallel_for(0, pieces.length, kShare,
+                     [&](int64_t begin, int64_t end) { look(begin, end - begin); });
     return finite;
   }
   const int64_t grain = std::max<int64_t>(kShare / pieces.length, 1);
   at::parallel_for(0, pieces.count, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end && finite; ++i) {
-      if (!are_finite(t.scalar_type(), data + pieces.offset(i) * bytes, pieces.length))
-        finite = false;
-    }
+    for (int64_t i = begin; i < end && finite; ++i) look(pieces.offset(i), pieces.length);
   });
   return finite;
 }
