@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ATen.h>
+#include <dlfcn.h>
 #include <netcdf.h>
 #include <netcdf_mem.h>
 
@@ -91,7 +92,15 @@ std::string trimmed(const char* text, std::size_t size) {
 }  // namespace
 
 namespace netcdf_detail {
+// At the end of the process HDF5 closes what is still open, and crashes on a file that could not be
+// closed because the disk was full. All files are closed by then that can be.
+bool without_hdf5_at_exit() {
+  auto* const f = reinterpret_cast<int (*)()>(::dlsym(RTLD_DEFAULT, "H5dont_atexit"));
+  return f != nullptr && f() >= 0;
+}
+
 std::recursive_mutex& library_lock() {
+  [[maybe_unused]] static const bool done = without_hdf5_at_exit();
   static std::recursive_mutex lock;
   return lock;
 }

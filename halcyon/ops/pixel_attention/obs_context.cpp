@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "halcyon/ops/checks.h"
+#include "halcyon/ops/dispatch.h"
 #include "halcyon/ops/pixel_attention/gather.h"
 
 namespace halcyon {
@@ -55,6 +56,8 @@ ObsContext prepare_obs_context(const at::Tensor& obs, const at::Tensor& float_me
                                double group_thresh_mult) {
   constexpr auto kName = "prepare_obs_context";
   check_floating(obs, 1, kName, "obs");
+  HALCYON_CHECK_KIND(!under_transform(), unsupported, kName,
+                     "expected a call outside of transforms of torch.func, got one inside");
   const int64_t rows = obs.size(0);
   check_floating(float_metadata, 2, kName, "float_metadata");
   HALCYON_CHECK(float_metadata.size(0) == rows, kName, "expected {} rows of float_metadata, got {}",

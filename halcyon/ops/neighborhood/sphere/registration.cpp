@@ -133,7 +133,9 @@ namespace neighborhood {
 
 at::Tensor sphere_operator(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                            const PixelWindow& window, double scale) {
-  if (needs_composition({q, k, v}) || !(q.is_cpu() || q.is_meta())) {
+  HALCYON_CHECK_KIND(!under_transform(), unsupported, "neighborhood_attention_healpix",
+                     "expected no transform of torch.func, got one");
+  if (has_tangent(q) || has_tangent(k) || has_tangent(v) || !(q.is_cpu() || q.is_meta())) {
     const auto lists = lists_of(window);
     return sphere_reference({q, k, v, lists.get(), scale}).out;
   }
