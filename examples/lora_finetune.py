@@ -123,12 +123,12 @@ def write_week(fields, folder):
     return index[3:], {k: v[3:] for k, v in bare.items()} | dict(departure=torch.cat(ages, 1))
 
 
-def run_halcyon(program, folder, checkpoint, name):
+def run_halcyon(program, folder, checkpoint, name, inputs):
     """The temperatures (times, pixels) that `halcyon analyze` makes of the week with a checkpoint."""
     subprocess.run([program, "analyze", folder / "analyze.yaml", "--set", f"checkpoint={checkpoint}",
                     f"output={folder / name}"], check=True, stdout=subprocess.DEVNULL)
     with netCDF4.Dataset(folder / name / "analysis_healpix.nc") as file:
-        return torch.from_numpy(file["air"][:].filled(np.nan)).double()
+        return torch.from_numpy(file["air"][:].filled(np.nan)).double()[:, inputs.places]
 
 
 def main(arguments=None):
@@ -167,7 +167,7 @@ def main(arguments=None):
     on_pixels = lambda data: fields.at(data[index][None], inputs.lat[None], inputs.lon[None])[0][:, inputs.inside]
     with torch.no_grad():
         python = on_pixels(fields.climatology) + inputs.analyse(merged, reports)[:, inputs.inside]
-    old, new = (run_halcyon(options.halcyon, folder, *run)[:, inputs.inside] for run in
+    old, new = (run_halcyon(options.halcyon, folder, *run, inputs)[:, inputs.inside] for run in
                 ((weights, "shipped"), (tuned, "lora")))
     in_box = ((inputs.lat >= BOX["south"]) & (inputs.lat <= BOX["north"])
               & (inputs.lon >= BOX["west"]) & (inputs.lon <= BOX["east"]))[inputs.inside]

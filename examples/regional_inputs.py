@@ -64,6 +64,8 @@ class Inputs:
         i = torch.arange(2**up)
         rows, columns = face_row[:, None, None] * 2**up + i[:, None], column[:, None, None] * 2**up + i
         self.pixels = (rows * 2**config["level_in"] + columns).flatten().sort().values  # the tokens' descendants
+        nested = halcyon.healpix.convert(config["level_in"], self.pixels, "pad_xy", "nest")
+        self.places = nested.argsort().argsort()  # of the pixels in products, which ascend in nested order
         self.centres = halcyon.healpix.pix2ang(self.level, self.region)
         self.lon, self.lat = halcyon.healpix.pix2ang(config["level_in"], self.pixels)
         spread = fields.at(fields.spread[None, None], self.lat[None], self.lon[None])[0, 0]
