@@ -44,7 +44,8 @@ class ObsTokenizerFiLM(torch.nn.Module):
         first, norm, _, second = self.cond_mlp if whole else (None,) * 4
         check_input(_NAME, "obs", obs, first)
         check_input(_NAME, "float_metadata", float_metadata, first)
-        if self.use_fused_mlp and obs.is_cuda and isinstance(norm, torch.nn.LayerNorm):  # the fused device kernel works on whole powers of two
+        if self.use_fused_mlp and obs.is_cuda and isinstance(norm, torch.nn.LayerNorm):
+            # the fused device kernel works on whole powers of two
             hidden = norm.weight.numel()
             expect(hidden & (hidden - 1) == 0, _NAME, lambda: (
                 f"hidden_dim a power of two with use_fused_mlp, got {hidden}, {describe(obs)}"))
